@@ -1,0 +1,91 @@
+"""Reads a caller's JSON into the vocabulary, or says in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import orjson
+
+from chat.errors import InvalidRequest
+from chat.types import ChatParams, ChatRequest
+
+_AT = re.compile(r" - at `\$?\.?(.*)`$")
+_MISSING = re.compile(r"required field `(\w+)`")
+_NAMED = re.compile(r"`(\w+)`")
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises InvalidRequest for anything else, including NaN, lone
+    surrogates, a name that stands twice in one object, and nesting past what JSON writers take."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(
+            f"The request body is not valid JSON: {error}.", code="invalid_json"
+        ) from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("The request body must be a JSON object.", code="invalid_type")
+    _refuse_ambiguity(raw, body)
+    return body
+
+
+def _refuse_ambiguity(raw: bytes, body: dict[str, Any]) -> None:
+    """A duplicate name means one thing to us and maybe another to the upstream.
+
+    A writer puts out as many quotes as it read unless a member was dropped (each takes at least
+    two with it) or an escaped quote was spelled `\\u0022`: only then is the slow reader needed.
+    """
+    try:
+        written = orjson.dumps(body)
+    except TypeError:
+        raise InvalidRequest(
+            "The request body is nested too deeply.", code="invalid_json"
+        ) from None
+    if written.count(b'"') == raw.count(b'"') and b"\\u0022" not in raw:
+        return
+    json.loads(raw, object_pairs_hook=_unique_names)
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(
+            f"The name {twice[:64]!r} stands twice in one JSON object.", code="invalid_json"
+        )
+    return members
+
+
+def parse_chat_request(raw: bytes) -> ChatRequest:
+    """A chat completion request on the OpenAI wire. Raises InvalidRequest naming `param`."""
+    body = parse_object(raw)
+    try:
+        params = msgspec.convert(body, ChatParams)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error)) from None
+    return ChatRequest(params=params, body=body, size=len(raw))
+
+
+def _explain(problem: str) -> InvalidRequest:
+    """msgspec's `Expected `str`, got `int` - at `$.messages[0].content`` in the words of the wire."""
+    place = _AT.search(problem)
+    path = place.group(1) if place else ""
+    reason = problem[: place.start()] if place else problem
+    missing = _MISSING.search(reason)
+    if missing and reason.startswith("Object missing"):
+        param = f"{path}.{missing.group(1)}" if path else missing.group(1)
+        return InvalidRequest(
+            f"Missing required parameter: '{param}'.",
+            param=param,
+            code="missing_required_parameter",
+        )
+    named = _NAMED.search(reason)
+    if not path and named and reason.startswith("`"):
+        path = named.group(1)
+    code = "invalid_type" if reason.startswith("Expected") else "invalid_value"
+    subject = f"Invalid value for '{path}': " if path else "Invalid request: "
+    return InvalidRequest(f"{subject}{reason}.", param=path or None, code=code)
