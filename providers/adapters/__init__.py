@@ -1,0 +1,1 @@
+"""One file per upstream kind: a payload builder and a response reader."""

@@ -1,0 +1,55 @@
+"""What an adapter is: code that speaks one upstream's API, one attempt at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from chat.types import Batch, ChatRequest, ModelInfo, Reply
+from providers.capabilities import Capabilities
+from providers.http import HttpClient, Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where and as whom to ask: plain values, so that no database row crosses this line.
+
+    `base_url` is empty where the kind's default holds. `model` is the upstream's own name.
+    """
+
+    base_url: str
+    api_key: str
+    model: str
+    timeouts: Timeouts = Timeouts()
+    capabilities: Capabilities = Capabilities()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ChatAdapter(ABC):
+    """Speaks to one model of one upstream. Never retries, prices, logs, or knows Django; raises
+    only GatewayError, which says whether it is retryable; closes its response in `finally`."""
+
+    kind: ClassVar[str]
+    defaults: ClassVar[Capabilities] = Capabilities()
+    default_base_url: ClassVar[str | None] = None
+    needs_key: ClassVar[bool] = False
+    """Whether an upstream of this kind cannot be asked without a credential."""
+
+    def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
+        self.endpoint = endpoint
+        self.http = http
+
+    @abstractmethod
+    async def complete(self, request: ChatRequest) -> Reply:
+        """The whole answer in one piece."""
+
+    @abstractmethod
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        """The answer as it comes. Chunks that arrived together come as one batch, because a
+        generator step per chunk costs more than the chunk; the last ones carry the usage."""
+
+    @abstractmethod
+    async def list_models(self) -> list[ModelInfo]:
+        """The models this upstream offers to this credential."""

@@ -1,0 +1,222 @@
+"""Reads an OpenAI chat-completion stream: bytes in, batches out, bytes kept where they are right.
+
+A packet that holds whole events in canonical form, each a chunk of the strict shape, is passed on
+as it came. Anything else (other framing, odd finish reasons, tool deltas without an index, vendor
+objects that would crash an SDK) takes the slow path and is mended or left out; see the table of
+SDK behaviour the rules come from: openai 3.54.0 dies of `choices: null` and of a malformed line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from chat.errors import UpstreamFailed, UpstreamUnreachable
+from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
+from chat.types import FINISH_REASONS, Batch, ChatChunk
+from providers.adapters.base import Endpoint
+from providers.adapters.openai_errors import error_in_band
+
+_decode = msgspec.json.Decoder(ChatChunk).decode
+_DONE = b"[DONE]"
+_FINISH = {
+    "end_turn": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_length": "length",
+    "max_output_tokens": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+    "safety": "content_filter",
+}
+
+
+class ChatStreamReader:
+    """One upstream stream. `done` is set by `[DONE]`; `finish` judges a stream without it."""
+
+    def __init__(self, endpoint: Endpoint, *, hide_usage: bool) -> None:
+        self._endpoint = endpoint
+        self._hide_usage = hide_usage
+        self._decoder = SSEDecoder()
+        self._finished = False
+        self.done = False
+
+    def feed(self, packet: bytes) -> Batch | None:
+        """What a packet brings, or None. Raises UpstreamError for an error told in band."""
+        batch = self._feed_canonical(packet) if self._decoder.clean else None
+        if batch is None:
+            batch = self._feed_any(packet)
+        if not batch.chunks:
+            return None
+        if not self._finished:
+            self._finished = any(
+                choice.finish_reason for chunk in batch.chunks for choice in chunk.choices
+            )
+        return batch
+
+    def finish(self) -> Batch | None:
+        """Call at the end of the bytes. Raises UpstreamUnreachable when the stream was cut off:
+        neither `[DONE]` nor a finish reason came, and `stop` is never invented (M26)."""
+        batch = self._collect(self._decoder.finish())
+        if not (self.done or self._finished) and not any(
+            choice.finish_reason for chunk in batch.chunks for choice in chunk.choices
+        ):
+            raise UpstreamUnreachable(
+                "The provider's stream broke off.", kind="network", retryable=True
+            )
+        return batch if batch.chunks else None
+
+    def _feed_canonical(self, packet: bytes) -> Batch | None:
+        """The fast path; None when the packet is not wholly canonical."""
+        if packet[-2:] != b"\n\n" or b"\r" in packet:
+            return None
+        chunks, hidden = [], False
+        events = packet[:-2].split(b"\n\n")
+        for event in events:
+            if event[:6] != b"data: " or b"\n" in event:
+                return None
+            data = event[6:]
+            if data == _DONE:
+                if event is not events[-1]:
+                    return None
+                self.done = True
+                packet = packet[: -len(event) - 2]
+                break
+            try:
+                chunk = _decode(data)
+            except msgspec.DecodeError:
+                return None
+            if chunk.error is not None:
+                return None
+            chunks.append(chunk)
+            if self._hide_usage and chunk.usage is not None and not chunk.choices:
+                hidden = True
+        if hidden:
+            shown = zip(events, chunks, strict=False)
+            packet = b"".join(event + b"\n\n" for event, chunk in shown if chunk.choices)
+        return Batch(chunks, packet)
+
+    def _feed_any(self, packet: bytes) -> Batch:
+        try:
+            return self._collect(self._decoder.feed(packet))
+        except EventTooLarge:
+            raise UpstreamFailed("The provider sent an event larger than any chunk.") from None
+
+    def _collect(self, events: list[SSEEvent]) -> Batch:
+        chunks: list[ChatChunk] = []
+        wire: list[bytes] = []
+        for event in events:
+            if self.done:
+                break
+            data = event.data.strip()
+            if data == _DONE:
+                self.done = True
+                break
+            chunk, data = self._read(data, event.type)
+            if chunk is None:
+                continue
+            chunks.append(chunk)
+            if chunk.choices or not (self._hide_usage and chunk.usage is not None):
+                wire.append(encode_event(data))
+        return Batch(chunks, b"".join(wire))
+
+    def _read(self, data: bytes, event_type: str) -> tuple[ChatChunk | None, bytes]:
+        try:
+            chunk = _decode(data)
+            if chunk.error is None and event_type != "error" and b"\n" not in data:
+                return chunk, data
+        except msgspec.DecodeError:
+            pass
+        try:
+            fields = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise UpstreamFailed("The provider sent a chunk that is not JSON.") from None
+        mended = self._mend(fields, event_type)
+        if mended is None:
+            return None, b""
+        data = orjson.dumps(mended)
+        try:
+            return _decode(data), data
+        except msgspec.ValidationError:
+            raise UpstreamFailed("The provider sent a chunk of an unknown shape.") from None
+
+    def _mend(self, fields: Any, event_type: str) -> dict[str, Any] | None:
+        """A chunk in the strict shape, or None for an object that is no chunk."""
+        if not isinstance(fields, dict):
+            return None
+        error = fields.get("error")
+        if error is None and event_type == "error":
+            error = fields
+        if error is not None:
+            raise error_in_band(error, self._endpoint)
+        choices = fields.get("choices")
+        if not isinstance(choices, list):
+            if not isinstance(fields.get("usage"), dict):
+                return None
+            choices = []
+        fields["choices"] = [
+            _mend_choice(choice, at) for at, choice in enumerate(choices) if isinstance(choice, dict)
+        ]
+        mend_usage(fields)
+        return fields
+
+
+def mend_usage(fields: dict[str, Any]) -> None:
+    """Drops what is not a count from a usage object, so that the rest of it still is read."""
+    usage = fields.get("usage")
+    if not isinstance(usage, dict):
+        fields.pop("usage", None)
+        return
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_cache_hit_tokens"):
+        if name in usage and not isinstance(usage[name], int):
+            usage[name] = int(usage[name]) if isinstance(usage[name], float) else 0
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        parts = usage.get(name)
+        if isinstance(parts, dict):
+            usage[name] = {key: value for key, value in parts.items() if isinstance(value, int)}
+        elif parts is not None:
+            usage[name] = None
+
+
+def legal_finish(reason: Any) -> str | None:
+    """One of OpenAI's five finish reasons; an unknown one ends as `stop`, as its sender meant."""
+    if reason is None or reason in FINISH_REASONS:
+        return reason  # type: ignore[no-any-return]
+    return _FINISH.get(str(reason).lower(), "stop")
+
+
+def _mend_choice(choice: dict[str, Any], at: int) -> dict[str, Any]:
+    if not isinstance(choice.get("index"), int):
+        choice["index"] = at
+    choice["finish_reason"] = legal_finish(choice.get("finish_reason") or None)
+    delta = choice["delta"] if isinstance(choice.get("delta"), dict) else {}
+    choice["delta"] = delta
+    if isinstance(delta.get("content"), list):
+        text_of_parts(delta)
+    for position, call in enumerate(delta.get("tool_calls") or ()):
+        if isinstance(call, dict) and not isinstance(call.get("index"), int):
+            call["index"] = position
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
+            function["arguments"] = orjson.dumps(function["arguments"]).decode()
+    return choice
+
+
+def text_of_parts(message: dict[str, Any]) -> None:
+    """Content as parts (Mistral's reasoning models) becomes text and `reasoning_content`."""
+    parts = [part for part in message["content"] if isinstance(part, dict)]
+    message["content"] = "".join(_texts(part) for part in parts if part.get("type") != "thinking")
+    thought = "".join(_texts(part) for part in parts if part.get("type") == "thinking")
+    if thought:
+        message["reasoning_content"] = thought
+
+
+def _texts(part: dict[str, Any]) -> str:
+    inner = part.get("thinking") if part.get("type") == "thinking" else part.get("text")
+    if isinstance(inner, list):
+        return "".join(_texts(each) for each in inner if isinstance(each, dict))
+    return inner if isinstance(inner, str) else ""
