@@ -1,0 +1,157 @@
+"""Retries and fallbacks, with one promise: nothing is committed before the first good chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from tenacity import RetryCallState, wait_random_exponential
+
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.types import Batch, ChatRequest, Reply, has_substance
+from providers.adapters.base import ChatAdapter
+from providers.http import HttpClient
+from providers.routing import Plan
+from providers.snapshot import Snapshot, Target
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRY_AFTER_S = 30.0
+"""An upstream that asks for a longer pause is not waited for: the fallback or the error is next."""
+MAX_HELD_BATCHES = 256
+"""Packets without substance held back before the first good chunk."""
+
+_backoff = wait_random_exponential(multiplier=0.25, max=8)
+T = TypeVar("T")
+Stream = AsyncGenerator[Batch]
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One request on its way to one of a plan's targets. `attempts` and `target` tell how far it
+    came, also after a failure; `waited_s` is the time spent waiting for upstreams."""
+
+    snapshot: Snapshot
+    http: HttpClient
+    plan: Plan
+    request: ChatRequest
+    attempts: int = 0
+    waited_s: float = 0.0
+    target: Target = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.target = self.plan.targets[0]
+
+    async def complete(self) -> Reply:
+        """The whole answer of the first target that gives one. Raises GatewayError."""
+        return await self._first_answer(lambda adapter: adapter.complete(self.request))
+
+    async def stream(self) -> Stream:
+        """The chunks of the first target that begins an answer: the first batch comes when there
+        is something to show, and from then on a failure is the stream's."""
+        held, stream = await self._first_answer(self._open)
+        try:
+            for batch in held:
+                yield batch
+            async for batch in stream:
+                yield batch
+        finally:
+            await stream.aclose()
+
+    async def _first_answer(self, ask: Callable[[ChatAdapter], Awaitable[T]]) -> T:
+        failure: GatewayError | None = None
+        for target in self.plan.targets:
+            self.target = target
+            try:
+                return await self._ask_with_retries(target, ask)
+            except GatewayError as error:
+                failure = error
+                if not may_fall_back(error):
+                    break
+        assert failure is not None, "a plan has at least one target"
+        if failure.retryable and failure.http_status >= 500:
+            failure.should_retry = False
+        raise failure
+
+    async def _ask_with_retries(
+        self, target: Target, ask: Callable[[ChatAdapter], Awaitable[T]]
+    ) -> T:
+        adapter = self.snapshot.adapter(target, self.http)
+        for retry in range(target.provider.max_retries + 1):
+            self.attempts += 1
+            started = time.perf_counter()
+            try:
+                return await ask(adapter)
+            except GatewayError as error:
+                pause = pause_before_retry(error, retry)
+                if pause is None or retry == target.provider.max_retries:
+                    raise
+                logger.info(
+                    "Attempt %s at %s failed: %s", self.attempts, target.public_name, error.message
+                )
+            finally:
+                self.waited_s += time.perf_counter() - started
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _open(self, adapter: ChatAdapter) -> tuple[list[Batch], Stream]:
+        """Reads on until a chunk has substance: what came before it is held back, because a
+        failure now can still be told by its status or made good elsewhere (M25)."""
+        stream = adapter.stream(self.request)
+        held: list[Batch] = []
+        try:
+            async for batch in stream:
+                held.append(batch)
+                if any(map(has_substance, batch.chunks)) or len(held) >= MAX_HELD_BATCHES:
+                    return held, stream
+        except BaseException:
+            # Cancelled too: the response below is closed now, not when the collector comes by.
+            with contextlib.suppress(GatewayError):
+                await stream.aclose()
+            raise
+        if not held:
+            raise UpstreamFailed("The provider's stream was empty.", retryable=True)
+        return held, stream
+
+
+def may_fall_back(error: GatewayError) -> bool:
+    """Whether another target may do better: not with a request that is itself wrong."""
+    if isinstance(error, UpstreamRejected):
+        return error.upstream_status == 404
+    return isinstance(error, UpstreamError)
+
+
+def pause_before_retry(error: GatewayError, retry: int) -> float | None:
+    """Seconds to wait before asking the same target again, or None for not at all."""
+    if not error.retryable:
+        return None
+    asked = seconds_asked_for(error.retry_after)
+    if asked is not None:
+        return asked if asked <= MAX_RETRY_AFTER_S else None
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    state.attempt_number = retry + 1
+    return float(_backoff(state))
+
+
+def seconds_asked_for(retry_after: str | None) -> float | None:
+    """A `retry-after` value, in seconds or as a date; None when absent or unreadable."""
+    if not retry_after:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
