@@ -1,0 +1,1 @@
+"""All HTTP the API serves: DRF views by wire, over one pipeline."""

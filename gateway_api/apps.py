@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class GatewayApiConfig(AppConfig):
+    name = "gateway_api"
+    verbose_name = "Gateway API"

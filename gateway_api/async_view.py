@@ -1,0 +1,145 @@
+"""A DRF view whose dispatch is a coroutine, for handlers that are coroutines.
+
+DRF's authentication, permissions, throttles, parsers, OPTIONS metadata and schema stay as they
+are; they run in the event loop because nothing in them waits: whoever calls is found out before
+(`identify`), and bodies are bytes until a handler parses them. Rendering is the handler's too,
+because a DRF `Response` renders in a thread. adrf was measured and left: slower, and a permission
+that raises CancelledError passes there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from chat.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RequestTimeout,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+from gateway_api.answers import Answer, json_answer
+from gateway_api.errors import as_gateway_error, error_answer
+from keys.authentication import CallerAuthentication, IsCaller, identify
+from keys.caller import Caller
+
+
+class FirstRenderer(BaseContentNegotiation):
+    """JSON, whatever `Accept` says: every client of the API means JSON."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+_AUTHENTICATORS = [CallerAuthentication()]
+_PERMISSIONS = [IsCaller()]
+_NEGOTIATOR = FirstRenderer()
+
+
+class AsyncAPIView(APIView):
+    """An APIView with `async def get/post/…`. Its requests take the lean path (`asgi_handler`)."""
+
+    lean: ClassVar[bool] = True
+    open_to_all: ClassVar[bool] = False
+    """True for the few addresses that need no credential."""
+    request: Request
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        renderer = self.renderer_classes[0]
+        return renderer, renderer.media_type
+
+    def get_authenticators(self) -> Any:
+        return _AUTHENTICATORS
+
+    def get_permissions(self) -> Any:
+        if self.permission_classes == [IsCaller]:
+            return _PERMISSIONS
+        return super().get_permissions()
+
+    def get_content_negotiator(self) -> Any:
+        return _NEGOTIATOR
+
+    async def dispatch(  # type: ignore[override]
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        self.args, self.kwargs = args, kwargs
+        try:
+            self.request = self.initialize_request(request, *args, **kwargs)
+            if not self.open_to_all:
+                request.caller = await identify(request)  # type: ignore[attr-defined]
+            self.initial(self.request, *args, **kwargs)
+            response = await self._handle(*args, **kwargs)
+        except Exception as error:  # an edge: whatever happens is told in the wire's own format
+            response = self.explain(as_gateway_error(error))
+        return response
+
+    async def _handle(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        method = (self.request.method or "").lower()
+        if method == "options":
+            metadata = self.options(self.request, *args, **kwargs)
+            return json_answer(metadata.data, headers=[("Allow", ", ".join(self.allowed_methods))])
+        if method == "head":
+            method = "get"
+        if method.upper() not in self.allowed_methods:
+            raise MethodNotAllowed(f"The method {self.request.method} is not allowed here.")
+        response: HttpResponseBase = await getattr(self, method)(self.request, *args, **kwargs)
+        assert not isinstance(response, Response), "a DRF Response would render in a thread"
+        return response
+
+    def explain(self, error: GatewayError) -> Answer:
+        """An error in this view's wire format."""
+        answer = error_answer(error)
+        if isinstance(error, MethodNotAllowed):
+            answer.headers["Allow"] = ", ".join(self.allowed_methods)
+        elif answer.status_code == 401:
+            answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+
+    @property
+    def caller(self) -> Caller:
+        caller = self.request.user
+        assert isinstance(caller, Caller)
+        return caller
+
+
+def require_json(content_type: str) -> None:
+    """Raises UnsupportedMediaType for a body that does not call itself JSON."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMediaType(
+            "Send the request body as JSON, with `content-type: application/json`."
+        )
+
+
+async def read_json_body(request: Request) -> bytes:
+    """The bytes of a JSON body. Raises UnsupportedMediaType, RequestTooLarge, RequestTimeout."""
+    http_request: Any = request._request
+    require_json(http_request.META.get("CONTENT_TYPE", ""))
+    read_body = getattr(http_request, "read_body", None)
+    if read_body is None:  # the stock handler has read it already
+        return bytes(http_request.body)
+    try:
+        body: bytes | None = await read_body(settings.MAX_BODY_BYTES, settings.BODY_TIMEOUT_S)
+    except TimeoutError:
+        raise RequestTimeout("The request body came too slowly.") from None
+    if body is None:
+        raise RequestTooLarge(
+            f"The request body is larger than {settings.MAX_BODY_BYTES // (1 << 20)} MiB."
+        )
+    if not body:
+        raise InvalidRequest("The request body is empty.", code="invalid_json")
+    return body

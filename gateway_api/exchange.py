@@ -1,0 +1,230 @@
+"""One inference request and its place in the ledger: opened before the upstream is asked, closed
+whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import TracebackType
+from typing import Literal
+
+from chat.errors import GatewayError
+from chat.types import Batch, ChatRequest, Reply, TokenCounts, Usage, count_tokens
+from keys.caller import Caller
+from keys.limits import Admission
+from providers.dispatch import Dispatch
+from providers.routing import Plan
+from providers.snapshot import Target
+from usage.fields import from_picodollars, usd_text
+from usage.journal import Journal
+from usage.lines import Opened, Progress
+from usage.pricing import unit_prices
+
+BYTES_PER_TOKEN = 4
+"""For estimates, where no upstream counted: English text in the usual vocabularies."""
+PROGRESS_EVERY_S = 1.0
+
+Wire = Literal["openai", "anthropic", "ollama"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What came in: who asks what, on which wire, since when (`time.perf_counter`)."""
+
+    caller: Caller
+    request: ChatRequest
+    request_id: str
+    wire: Wire
+    endpoint: str
+    started: float
+
+
+def estimate_prompt(request: ChatRequest) -> int:
+    return max(1, request.size // BYTES_PER_TOKEN)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A context manager around the risky part: entering writes the journal's opened line, leaving
+    the closed one, with the outcome read off the exception that leaves."""
+
+    call: Call
+    plan: Plan
+    admission: Admission
+    dispatch: Dispatch
+    journal: Journal
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    first_token_at: float | None = None
+    text_bytes: int = 0
+    answered: bool = False
+    cost_usd: Decimal | None = None
+    _opened: Opened = field(init=False)
+    _noted_at: float = 0.0
+    _target: Target | None = None
+
+    def __enter__(self) -> Exchange:
+        call = self.call
+        self._opened = Opened(
+            id=uuid.uuid4().hex,
+            request_id=call.request_id,
+            created_at=time.time(),
+            key=call.caller.name,
+            route=self.plan.route,
+            model=self.plan.model,
+            wire=call.wire,
+            endpoint=call.endpoint,
+            stream=call.request.stream,
+            prompt_tokens_estimate=estimate_prompt(call.request),
+            worker=self.journal.name,
+        )
+        self._note_target()
+        try:
+            self.journal.open(self._opened)
+        except BaseException:
+            self.admission.settle(0)
+            raise
+        self._noted_at = time.perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        status, code = _outcome(error)
+        counts, estimated = self._counts(status)
+        self._note_target()
+        closed = self._opened.end(
+            status=status,
+            counts=counts,
+            estimated=estimated,
+            attempts=self.dispatch.attempts,
+            error_code=code,
+            finish_reason=self.finish_reason or "",
+            duration_ms=self._milliseconds_until(time.perf_counter()) or 0,
+            time_to_first_token_ms=self._milliseconds_until(self.first_token_at),
+        )
+        if closed.cost_picodollars is not None:
+            self.cost_usd = from_picodollars(closed.cost_picodollars)
+        self.admission.settle(counts.input + counts.output)
+        self.journal.close(closed)
+
+    def _note_target(self) -> None:
+        """Puts the target in hand, and its prices, on the ledger's line."""
+        target = self.dispatch.target
+        if target is self._target:
+            return
+        self._target = target
+        self._opened.provider = target.provider.name
+        self._opened.upstream_model = target.model
+        self._opened.price = unit_prices(
+            target.facts.prices,
+            kind=target.provider.kind,
+            base_url=target.provider.base_url,
+            model=target.model,
+            at=datetime.fromtimestamp(self._opened.created_at, UTC),
+        )
+
+    def _milliseconds_until(self, moment: float | None) -> int | None:
+        return None if moment is None else round((moment - self.call.started) * 1000)
+
+    def read_reply(self, reply: Reply) -> None:
+        """Takes note of a whole answer."""
+        self.answered = True
+        self.usage = reply.usage
+        self.finish_reason = reply.finish_reason
+        self.text_bytes = reply.text_bytes
+
+    def read_batch(self, batch: Batch) -> None:
+        """Takes note of chunks on their way to the caller."""
+        now = time.perf_counter()
+        if self.first_token_at is None:
+            self.first_token_at = now
+            self.answered = True
+        for chunk in batch.chunks:
+            if chunk.usage is not None:
+                self.usage = chunk.usage
+            for choice in chunk.choices:
+                delta = choice.delta
+                if delta.content:
+                    self.text_bytes += len(delta.content)
+                elif delta.reasoning_content:
+                    self.text_bytes += len(delta.reasoning_content)
+                elif delta.tool_calls:
+                    self.text_bytes += sum(
+                        len(call.function.arguments or "")
+                        for call in delta.tool_calls
+                        if call.function
+                    )
+                if choice.finish_reason is not None:
+                    self.finish_reason = choice.finish_reason
+        if now - self._noted_at > PROGRESS_EVERY_S:
+            self._note_progress(now)
+
+    def _note_progress(self, now: float) -> None:
+        """What a killed worker's successor bills this stream by."""
+        self._noted_at = now
+        self._note_target()
+        self.journal.progress(
+            Progress(
+                id=self._opened.id,
+                tokens_output_estimate=self.text_bytes // BYTES_PER_TOKEN,
+                attempts=self.dispatch.attempts,
+                provider=self._opened.provider,
+                upstream_model=self._opened.upstream_model,
+                price=self._opened.price,
+                duration_ms=self._milliseconds_until(now) or 0,
+                time_to_first_token_ms=self._milliseconds_until(self.first_token_at),
+            )
+        )
+
+    def _counts(self, status: str) -> tuple[TokenCounts, bool]:
+        """The upstream's own counts, else an estimate of the prompt and of what was sent on. An
+        upstream that failed before it answered anything is owed nothing."""
+        if self.usage is not None:
+            return count_tokens(self.usage), False
+        if status == "error" and not self.answered:
+            return TokenCounts(), False
+        if self.dispatch.attempts == 0:
+            return TokenCounts(), False
+        output = -(-self.text_bytes // BYTES_PER_TOKEN)
+        return TokenCounts(input=estimate_prompt(self.call.request), output=output), True
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What an answer says about how it came to be."""
+        target = self.dispatch.target
+        spent = time.perf_counter() - self.call.started
+        headers = [
+            ("x-gateway-provider", target.provider.name),
+            ("x-gateway-model", ascii_header(target.model)),
+            ("x-gateway-attempts", str(self.dispatch.attempts)),
+            ("x-gateway-overhead-ms", f"{max(0.0, spent - self.dispatch.waited_s) * 1000:.2f}"),
+            ("openai-processing-ms", str(round(spent * 1000))),
+            *self.admission.headers,
+        ]
+        if self.cost_usd is not None:
+            headers.append(("x-gateway-cost-usd", usd_text(self.cost_usd) or "0"))
+        return headers
+
+
+def ascii_header(value: str) -> str:
+    """A header value out of a name a caller chose."""
+    if value.isascii() and value.isprintable():
+        return value
+    return value.encode("ascii", "backslashreplace").decode().replace("\n", " ").replace("\r", " ")
+
+
+def _outcome(error: BaseException | None) -> tuple[str, str]:
+    if error is None:
+        return "success", ""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return "aborted", ""
+    if isinstance(error, GatewayError):
+        return "error", (error.code or error.error_type)[:100]
+    return "error", "internal_error"

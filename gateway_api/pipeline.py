@@ -1,0 +1,49 @@
+"""The story of a chat request, from its model's name to its ledger line. Every wire tells it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from chat.errors import ServiceUnavailable
+from chat.types import Batch, Reply
+from gateway_api.exchange import Call, Exchange, estimate_prompt
+from keys.limits import admit
+from providers import snapshot
+from providers.dispatch import Dispatch
+from providers.http import HttpClient
+from providers.routing import find_plan
+from usage.journal import Journal
+
+
+async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
+    """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
+    RateLimited and ServiceUnavailable; nothing was asked of an upstream, and nothing is in the ledger."""
+    configuration = snapshot.current()
+    if configuration is snapshot.EMPTY:
+        raise ServiceUnavailable(
+            "The gateway has not read its configuration yet: the database is away.",
+            code="database_unavailable",
+            retry_after="5",
+        )
+    caller, request = call.caller, call.request
+    plan = await find_plan(configuration, request.params.model, may_use=caller.may_use, http=http)
+    admission = admit(caller, tokens=estimate_prompt(request) + (request.max_output_tokens or 0))
+    dispatch = Dispatch(configuration, http, plan, request)
+    return Exchange(call, plan, admission, dispatch, journal)
+
+
+async def complete(exchange: Exchange) -> Reply:
+    """The whole answer. Raises GatewayError. The ledger's line is closed when this returns."""
+    with exchange:
+        reply = await exchange.dispatch.complete()
+        exchange.read_reply(reply)
+    return reply
+
+
+async def stream(exchange: Exchange) -> AsyncGenerator[Batch]:
+    """The answer as it comes. The first batch comes when an upstream is known to answer; the
+    ledger's line is closed before this ends, also when the caller leaves or the upstream fails."""
+    with exchange:
+        async for batch in exchange.dispatch.stream():
+            exchange.read_batch(batch)
+            yield batch

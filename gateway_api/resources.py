@@ -1,0 +1,34 @@
+"""What requests share in one process: the client to upstreams and the journal.
+
+Both are put here by the composition root (`gateway_site.background`) before the first request.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from chat.errors import ServiceUnavailable
+from providers.http import HttpClient, shared_client
+from providers.outbound import OutboundPolicy
+from usage.journal import Journal
+
+_journal: Journal | None = None
+_policy = OutboundPolicy.for_providers(settings.OUTBOUND_ALLOW)
+
+
+def http_client() -> HttpClient:
+    """The client of the running event loop."""
+    return shared_client(_policy)
+
+
+def install_journal(journal: Journal | None) -> None:
+    global _journal
+    _journal = journal
+
+
+def journal() -> Journal:
+    """This process's journal. Raises ServiceUnavailable where there is none: a request that
+    cannot be written down is not made."""
+    if _journal is None:
+        raise ServiceUnavailable("The gateway's journal is not open.", code="journal_unavailable")
+    return _journal

@@ -1,0 +1,20 @@
+"""The API's addresses."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from gateway_api.native.health import LiveView, ReadyView
+from gateway_api.not_found import UnknownAddressView
+from gateway_api.openai.chat import ChatCompletionsView
+from gateway_api.openai.models import ModelsView, ModelView
+
+urlpatterns = [
+    path("v1/chat/completions", ChatCompletionsView.as_view()),
+    path("v1/models", ModelsView.as_view()),
+    path("v1/models/<path:name>", ModelView.as_view()),
+    path("livez", LiveView.as_view()),
+    path("readyz", ReadyView.as_view()),
+    path("v1/<path:rest>", UnknownAddressView.as_view()),
+    path("v1", UnknownAddressView.as_view()),
+]

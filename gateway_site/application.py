@@ -1,0 +1,42 @@
+"""The gateway as one ASGI callable: starts what a worker needs, then routes by protocol."""
+
+from __future__ import annotations
+
+import asyncio
+
+from django.urls import get_resolver
+
+from gateway_site.asgi_handler import LeanASGIHandler, Receive, Scope, Send
+from gateway_site.background import Background
+
+
+class GatewayApplication:
+    """Made once per worker. Servers that speak the lifespan protocol (uvicorn) start and stop the
+    background thread with it; daphne does not, so the first request starts it too."""
+
+    def __init__(self) -> None:
+        # Loaded now: left to the first request it would cost that one more than a second.
+        get_resolver().url_patterns  # noqa: B018
+        self._handler = LeanASGIHandler()
+        self._background = Background()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            raise ValueError(f"no {scope['type']} connections are served here")
+        if not self._background.running:
+            await asyncio.to_thread(self._background.start)
+        await self._handler(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await asyncio.to_thread(self._background.start)
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await asyncio.to_thread(self._background.stop)
+                await send({"type": "lifespan.shutdown.complete"})
+                return

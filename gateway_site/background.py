@@ -1,0 +1,130 @@
+"""What runs beside the requests of a worker: one thread that follows the configuration, one that
+empties the journal into the database.
+
+Threads, not tasks: a database that does not answer must not stop the event loop, and daphne has no
+place to start tasks. Two, because a slow flush must not delay a revocation.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from django.conf import settings
+from django.db import DatabaseError, Error, connection
+
+from gateway_api.resources import install_journal
+from keys.ring import ring
+from providers import snapshot
+from usage.journal import Journal
+from usage.pricing import load_catalogue
+from usage.recorder import Recorder
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""A change of the configuration is in force in every worker within twice this."""
+
+
+class Background:
+    """The two threads of one worker process."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self._mutex = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._journal: Journal | None = None
+
+    def start(self) -> None:
+        """Opens the journal, reads the configuration and starts the threads; once. Raises OSError
+        when the data directory cannot be written to. A database that is away is waited for by the
+        threads: requests get 503 until it is back."""
+        with self._mutex:
+            if self.running:
+                return
+            self._stopping.clear()
+            worker = f"{socket.gethostname()}-{os.getpid()}"
+            self._journal = Journal(
+                settings.DATA_DIR / "journal", worker, settings.JOURNAL_MAX_BYTES
+            )
+            install_journal(self._journal)
+            Follower().step()
+            connection.close()
+            recorder = Recorder(self._journal)
+            self._threads = [
+                self._thread("configuration", Follower().step, POLL_S),
+                self._thread("recorder", recorder.flush, POLL_S, recorder.stop),
+                threading.Thread(target=load_catalogue, name="price-catalogue", daemon=True),
+            ]
+            for thread in self._threads:
+                thread.start()
+            self.running = True
+
+    def stop(self) -> None:
+        """Ends the threads; what the journal holds is recorded first, if the database takes it."""
+        with self._mutex:
+            if not self.running:
+                return
+            self._stopping.set()
+            for thread in self._threads:
+                thread.join(timeout=15)
+            install_journal(None)
+            if self._journal is not None:
+                self._journal.shut()
+            self.running = False
+
+    def _thread(
+        self,
+        name: str,
+        step: Callable[[], object],
+        every_s: float,
+        at_end: Callable[[], None] | None = None,
+    ) -> threading.Thread:
+        def run() -> None:
+            while not self._stopping.wait(every_s):
+                try:
+                    step()
+                except Exception:  # an edge: this thread must outlive whatever goes wrong in it
+                    logger.exception("The background thread %r failed; it goes on.", name)
+                    with suppress(Error):
+                        connection.close()
+            if at_end is not None:
+                at_end()
+            connection.close()
+
+        return threading.Thread(target=run, name=name, daemon=True)
+
+
+class Follower:
+    """Keeps the snapshot and the key ring at the database's revision."""
+
+    def __init__(self) -> None:
+        self._away = False
+
+    def step(self) -> None:
+        # The order matters: the ring may be filled again from the moment it is emptied, and must
+        # not be confirmed before that.
+        try:
+            if snapshot.refresh():
+                ring.forget()
+        except (DatabaseError, Error) as error:
+            self._lose(error)
+            return
+        ring.confirm()
+        if self._away:
+            logger.warning("The database is back.")
+            self._away = False
+
+    def _lose(self, error: Exception) -> None:
+        ring.lose()
+        with suppress(Error):
+            connection.close()
+        if not self._away:
+            logger.error("The database is away; known keys and configuration stay in force: %s", error)
+            self._away = True
+

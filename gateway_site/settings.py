@@ -1,0 +1,233 @@
+"""Every setting of the product, read from the environment by typed readers that fail loudly."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+from gateway_site import env
+from gateway_site.admin_theme import UNFOLD as UNFOLD
+from gateway_site.storage import data_directory, secret_keys
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = data_directory(BASE_DIR)
+
+# --- secrets and hosts ------------------------------------------------------------------------
+SECRET_KEY, *SECRET_KEY_FALLBACKS = secret_keys(DATA_DIR)
+DEBUG = False
+ALLOWED_HOSTS = env.items("ABSTRACTCORE_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+ALLOWED_HOSTS += env.items("ABSTRACTCORE_BOUND_HOST")  # set by the command line
+URL_PREFIX = env.text("ABSTRACTCORE_URL_PREFIX").strip("/")
+if URL_PREFIX:
+    URL_PREFIX = f"/{URL_PREFIX}"
+    FORCE_SCRIPT_NAME = URL_PREFIX
+
+# --- what the gateway does --------------------------------------------------------------------
+AUTH_MODE = env.choice("ABSTRACTCORE_AUTH", ("required", "local", "off"), "required")
+DEFAULT_PROVIDER = env.text("ABSTRACTCORE_DEFAULT_PROVIDER")
+DEFAULT_MODEL = env.text("ABSTRACTCORE_DEFAULT_MODEL")
+OUTBOUND_ALLOW = env.networks("ABSTRACTCORE_OUTBOUND_ALLOW")
+DISCOVERY_TTL_S = env.number("ABSTRACTCORE_DISCOVERY_TTL", 60, least=1)
+MAX_BODY_BYTES = int(env.number("ABSTRACTCORE_MAX_BODY_BYTES", 32 * 1024 * 1024, least=1024))
+BODY_TIMEOUT_S = env.number("ABSTRACTCORE_BODY_TIMEOUT", 60, least=1)
+KEY_GRACE_S = env.number("ABSTRACTCORE_KEY_GRACE", 3600)
+JOURNAL_MAX_BYTES = int(env.number("ABSTRACTCORE_JOURNAL_MAX_BYTES", 1 << 30, least=1 << 20))
+TRUSTED_PROXIES = env.networks("ABSTRACTCORE_TRUSTED_PROXIES")
+
+# --- Django -----------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "unfold.contrib.simple_history",
+    "gateway_site.apps.GatewayAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "simple_history",
+    "csp",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "providers",
+    "keys",
+    "usage",
+    "gateway_api",
+    "gateway_site",
+]
+if "runserver" in sys.argv:
+    # Its app replaces runserver with daphne's and imports Twisted, which no other command needs.
+    INSTALLED_APPS.insert(0, "daphne")
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "simple_history.middleware.HistoryRequestMiddleware",
+]
+ROOT_URLCONF = "gateway_site.urls"
+ASGI_APPLICATION = "gateway_site.asgi.application"
+APPEND_SLASH = True
+
+_TEMPLATES = [BASE_DIR / "templates", Path(__file__).resolve().parent / "templates"]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [path for path in _TEMPLATES if path.is_dir()],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+
+def _database() -> dict[str, Any]:
+    url = env.text("DATABASE_URL")
+    if not url:
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": DATA_DIR / "db.sqlite3",
+            "OPTIONS": {
+                # Immediate: a transaction that reads first and writes later would otherwise fail
+                # at once with "database is locked" instead of waiting its turn.
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+            },
+        }
+    try:
+        config: dict[str, Any] = dict(dj_database_url.parse(url))
+    except ValueError:
+        raise ImproperlyConfigured("DATABASE_URL is not a database URL.") from None
+    if "postgresql" in config["ENGINE"]:
+        # A pool, and no persistent connections: under ASGI those would belong to threads that
+        # end with the request, a new Postgres session each.
+        config["CONN_MAX_AGE"] = 0
+        options = config.setdefault("OPTIONS", {})
+        options.setdefault("connect_timeout", 5)
+        options["pool"] = {
+            "min_size": 1,
+            "max_size": int(env.number("ABSTRACTCORE_DATABASE_POOL", 10, least=2)),
+            "timeout": 5,
+        }
+    elif "sqlite" not in config["ENGINE"]:
+        raise ImproperlyConfigured("DATABASE_URL must name a postgres:// or sqlite:// database.")
+    return config
+
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# Relative, so that Django puts the URL prefix in front.
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+
+# --- browsers ---------------------------------------------------------------------------------
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+_HTTPS = env.switch("ABSTRACTCORE_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS
+if _HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        # The admin theme's Alpine build evaluates the expressions in its templates.
+        "script-src": ["'self'", "'unsafe-eval'"],
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# --- the API ----------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["keys.authentication.CallerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["keys.authentication.IsCaller"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "AbstractCore Server",
+    "DESCRIPTION": "A self-hosted, OpenAI-compatible gateway to every LLM provider.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- logs -------------------------------------------------------------------------------------
+LOG_LEVEL = env.choice(
+    "ABSTRACTCORE_LOG_LEVEL", ("debug", "info", "warning", "error", "critical"), "info"
+).upper()
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "gateway_site.logs.RequestIdFilter"}},
+    "formatters": {
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s [%(request_id)s]"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": env.choice("ABSTRACTCORE_LOG_FORMAT", ("text", "json"), "text"),
+            "filters": ["request_id"],
+        }
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # A caller's 4xx is the caller's business; the access line tells it already.
+        "django.request": {"level": "ERROR"},
+        "django.server": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+        "uvicorn.access": {"level": "WARNING"},
+    },
+}
