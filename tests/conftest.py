@@ -1,0 +1,45 @@
+"""What every app's tests may ask for."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+import pytest
+from django.conf import settings
+
+
+def require_or_skip(reason: str) -> NoReturn:
+    """Skip the test for want of a service; where REQUIRE_SERVICES is set, as in CI, fail it."""
+    if os.environ.get("REQUIRE_SERVICES", "0") not in ("", "0"):
+        pytest.fail(f"REQUIRE_SERVICES is set, and {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def spare_database_url(tmp_path: Path) -> Iterator[str]:
+    """DATABASE_URL of an empty database for a server started as a process of its own.
+
+    Of the engine the suite runs on: a file under `tmp_path`, or a database dropped afterwards.
+    """
+    if settings.DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+        yield f"sqlite:///{tmp_path / 'spare.sqlite3'}"
+        return
+    base = os.environ["DATABASE_URL"]
+    name = f"spare_{uuid.uuid4().hex}"
+    with psycopg.connect(base, autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield database_beside(base, name)
+        finally:
+            admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def database_beside(url: str, name: str) -> str:
+    """The same server's address with another database in it; options after `?` are kept."""
+    address, mark, options = url.partition("?")
+    return f"{address.rpartition('/')[0]}/{name}{mark}{options}"
