@@ -1,0 +1,179 @@
+"""The lines of a journal: JSON objects told apart by their field `line`."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from chat.types import TokenCounts
+from usage.fields import to_picodollars
+from usage.pricing import UnitPrices, cost
+
+MAX_LINE = 8 * 1024
+MAX_TEXT = 300
+"""Characters kept of a text in a line that would be longer than MAX_LINE bytes: a caller may ask
+for a model whose name fills the body."""
+
+
+class Request(Struct, kw_only=True, omit_defaults=True, tag_field="line"):
+    """What is known of a request before an upstream is asked. Texts are empty where they do not
+    apply; `id` is a UUID's hex and ours, `request_id` may be the caller's own."""
+
+    id: str
+    request_id: str
+    created_at: float
+    """Seconds since 1970."""
+    key: str = ""
+    session_id: str = ""
+    route: str = ""
+    model: str
+    """The public name asked for."""
+    provider: str = ""
+    upstream_model: str = ""
+    wire: str
+    endpoint: str
+    stream: bool
+    price: UnitPrices | None = None
+    worker: str = ""
+
+
+class Opened(Request, tag="opened", kw_only=True):
+    """A request about to be sent upstream."""
+
+    prompt_tokens_estimate: int = 0
+
+    def end(
+        self,
+        *,
+        status: str,
+        counts: TokenCounts,
+        estimated: bool = False,
+        attempts: int = 1,
+        error_code: str = "",
+        finish_reason: str = "",
+        duration_ms: int = 0,
+        time_to_first_token_ms: int | None = None,
+    ) -> Closed:
+        """The line that closes this one, with its cost at the prices of `price`. A fallback's
+        provider, upstream model and price are set on this line first."""
+        price = self.price.for_prompt(counts.input) if self.price else None
+        return Closed(
+            id=self.id,
+            request_id=self.request_id,
+            created_at=self.created_at,
+            key=self.key,
+            session_id=self.session_id,
+            route=self.route,
+            model=self.model,
+            provider=self.provider,
+            upstream_model=self.upstream_model,
+            wire=self.wire,
+            endpoint=self.endpoint,
+            stream=self.stream,
+            price=price,
+            worker=self.worker,
+            status=status,
+            error_code=error_code,
+            finish_reason=finish_reason,
+            attempts=attempts,
+            tokens_input=counts.input,
+            tokens_output=counts.output,
+            tokens_cached=counts.cached,
+            tokens_cache_write=counts.cache_write,
+            tokens_reasoning=counts.reasoning,
+            estimated=estimated,
+            cost_picodollars=to_picodollars(cost(counts, price)) if price else None,
+            duration_ms=duration_ms,
+            time_to_first_token_ms=time_to_first_token_ms,
+        )
+
+
+class Progress(Struct, kw_only=True, omit_defaults=True, tag_field="line", tag="progress"):
+    """How far a request in flight has come: all that is billed when its worker is killed."""
+
+    id: str
+    tokens_output_estimate: int = 0
+    attempts: int = 1
+    provider: str = ""
+    upstream_model: str = ""
+    price: UnitPrices | None = None
+    """Of `upstream_model`; read only where `provider` is given."""
+    duration_ms: int = 0
+    time_to_first_token_ms: int | None = None
+
+
+class Closed(Request, tag="closed", kw_only=True):
+    """A request's outcome, with everything its record needs."""
+
+    status: str
+    error_code: str = ""
+    finish_reason: str = ""
+    attempts: int = 0
+    tokens_input: int = 0
+    tokens_output: int = 0
+    tokens_cached: int = 0
+    tokens_cache_write: int = 0
+    tokens_reasoning: int = 0
+    estimated: bool = False
+    cost_picodollars: int | None = None
+    """None where the price is unknown."""
+    duration_ms: int = 0
+    time_to_first_token_ms: int | None = None
+
+
+Line = Opened | Progress | Closed
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+
+
+def encode(line: Line) -> bytes:
+    """The line with its newline, never much longer than MAX_LINE."""
+    encoded = _encoder.encode(line)
+    if len(encoded) > MAX_LINE:
+        encoded = _encoder.encode(_cut(line))
+    return encoded + b"\n"
+
+
+def decode(line: bytes) -> Line:
+    """Raises msgspec.DecodeError (a ValueError) for what is not a line."""
+    return _decoder.decode(line)
+
+
+def is_closed(line: bytes) -> bool:
+    """Whether an encoded line is a Closed one, without decoding it."""
+    return line.startswith(b'{"line":"closed"')
+
+
+def _cut(line: Line) -> Line:
+    texts = {
+        name: value[:MAX_TEXT]
+        for name in line.__struct_fields__
+        if isinstance(value := getattr(line, name), str)
+    }
+    return msgspec.structs.replace(line, **texts)
+
+
+def interrupted(opened: Opened, progress: Progress | None) -> Closed:
+    """The outcome of a request whose worker is gone: an estimate of what had been sent (M23)."""
+    if progress is None:
+        return opened.end(status="interrupted", counts=_estimate(opened, 0), estimated=True)
+    if progress.provider:
+        opened = msgspec.structs.replace(
+            opened,
+            provider=progress.provider,
+            upstream_model=progress.upstream_model,
+            price=progress.price,
+        )
+    return opened.end(
+        status="interrupted",
+        counts=_estimate(opened, progress.tokens_output_estimate),
+        estimated=True,
+        attempts=progress.attempts,
+        duration_ms=progress.duration_ms,
+        time_to_first_token_ms=progress.time_to_first_token_ms,
+    )
+
+
+def _estimate(opened: Opened, tokens_output: int) -> TokenCounts:
+    return TokenCounts(input=opened.prompt_tokens_estimate, output=tokens_output)

@@ -1,0 +1,229 @@
+"""Takes the ledger from the journals to the database. Runs in one thread of each worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+from django.db import DataError, Error, IntegrityError, close_old_connections
+
+from usage import insertion
+from usage.journal import (
+    Journal,
+    Segment,
+    journals,
+    lock_path,
+    read_lines,
+    segments,
+    take_lock,
+)
+from usage.lines import Closed, Opened, Progress, decode, interrupted, is_closed
+
+logger = logging.getLogger(__name__)
+
+ADOPT_EVERY_S = 10.0
+FLUSH_S = 0.25
+"""How long one flush may take: a backlog may be an hour of rows, and a stop must not wait for it."""
+
+REFUSED = (DataError, IntegrityError, ArithmeticError, ValueError)
+"""What a database says of a row it will never take, and what is raised before it is asked."""
+
+
+class Recorder:
+    """Empties one worker's journal, and those whose worker is dead, into the database."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._adoption: Generator[None] | None = None
+        self._next_adoption = 0.0
+        self._away = False
+
+    def flush(self, *, seconds: float = FLUSH_S) -> bool:
+        """Records what was closed since the last time; returns whether all of it is recorded now.
+
+        Stops after about so many seconds; what is left, because of them or because the database is
+        away, stays in the files for the next flush. Looks for dead workers' journals every
+        ADOPT_EVERY_S. Raises OSError when a journal cannot be read.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            close_old_connections()
+            return self._empty_own(deadline) and self._adopt(deadline)
+        except Error as error:
+            self._tell_outage(error)
+            return False
+        finally:
+            close_old_connections()
+
+    def adopt_orphans(self, *, seconds: float = FLUSH_S) -> bool:
+        """Looks for dead workers' journals now; else as `flush`."""
+        self._next_adoption = 0.0
+        return self.flush(seconds=seconds)
+
+    def stop(self, *, seconds: float = 10.0) -> None:
+        """Records what is left and shuts the journal; leaves no file if the time was enough and
+        every request is closed."""
+        if self._adoption:
+            self._adoption.close()
+            self._adoption = None
+        self._next_adoption = float("inf")
+        self.flush(seconds=seconds)
+        self._journal.shut()
+
+    def _empty_own(self, deadline: float) -> bool:
+        while stretch := self._journal.read():
+            closed = self._decoded_closed(stretch.lines)
+            self._record(closed)
+            self._journal.forget(stretch, len(closed))
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def _decoded_closed(self, lines: Iterable[bytes]) -> list[Closed]:
+        found = (self._decoded(line) for line in lines if is_closed(line))
+        return [line for line in found if isinstance(line, Closed)]
+
+    def _decoded(self, line: bytes) -> Opened | Progress | Closed | None:
+        try:
+            return decode(line)
+        except ValueError as error:
+            self._reject(line, error)
+            return None
+
+    # --- dead workers -------------------------------------------------------------------------
+
+    def _adopt(self, deadline: float) -> bool:
+        """One step after the other through all orphans, until the deadline."""
+        if self._adoption is None and time.monotonic() >= self._next_adoption:
+            self._adoption = self._adopt_all()
+        while self._adoption is not None:
+            try:
+                next(self._adoption)
+            except StopIteration:
+                self._adoption = None
+                self._next_adoption = time.monotonic() + ADOPT_EVERY_S
+            except Error:
+                self._adoption = None
+                self._next_adoption = time.monotonic() + ADOPT_EVERY_S
+                raise
+            if self._adoption and time.monotonic() > deadline:
+                return False
+        return True
+
+    def _adopt_all(self) -> Generator[None]:
+        directory = self._journal.directory
+        names = journals(directory) - {self._journal.name}
+        self._journal.other_bytes = sum(
+            _size(path) for name in names for path in segments(directory, name)
+        )
+        for name in sorted(names):
+            try:
+                fd = take_lock(directory, name)
+            except BlockingIOError:
+                continue  # its worker lives, or a peer adopts it
+            try:
+                yield from self._adopt_one(name)
+                lock_path(directory, name).unlink(missing_ok=True)
+            finally:
+                os.close(fd)
+
+    def _adopt_one(self, name: str) -> Generator[None]:
+        """Records a journal's closed requests, then its open ones as interrupted, and deletes it.
+        May stop anywhere and begin again: records are known by their id."""
+        paths = segments(self._journal.directory, name)
+        opened: dict[str, Opened] = {}
+        progress: dict[str, Progress] = {}
+        for path in paths:
+            for lines in _stretches(path):
+                closed = []
+                for line in filter(None, map(self._decoded, lines)):
+                    match line:
+                        case Opened():
+                            opened[line.id] = line
+                        case Progress():
+                            progress[line.id] = line
+                        case Closed():
+                            opened.pop(line.id, None)
+                            progress.pop(line.id, None)
+                            closed.append(line)
+                self._record(closed)
+                yield
+        if opened:
+            logger.warning("%d requests of the worker %s were cut off.", len(opened), name)
+        self._record([interrupted(line, progress.get(line.id)) for line in opened.values()])
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    # --- rows ---------------------------------------------------------------------------------
+
+    def _record(self, lines: Sequence[Closed]) -> None:
+        """Raises django.db.Error when the database is away, or takes none of several rows."""
+        if not lines:
+            return
+        try:
+            insertion.record(lines)
+        except REFUSED as error:
+            if len(lines) == 1:
+                self._reject(msgspec.json.encode(lines[0]), error)
+                return
+            self._record_singly(lines)
+        self._tell_return()
+
+    def _record_singly(self, lines: Sequence[Closed]) -> None:
+        refused: list[tuple[Closed, Exception]] = []
+        for line in lines:
+            try:
+                insertion.record([line])
+            except REFUSED as error:
+                refused.append((line, error))
+        if len(refused) == len(lines):
+            # Not the rows are wrong but the table: another version's migration, for one.
+            raise Error("The database takes no usage record.") from refused[0][1]
+        for line, cause in refused:
+            self._reject(msgspec.json.encode(line), cause)
+
+    def _reject(self, line: bytes, error: Exception) -> None:
+        """Keeps a line aside that cannot become a record. In a file named `<any>-0.jsonl` in the
+        same directory it is tried again."""
+        path = self._journal.directory / "rejected.jsonl"
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        try:
+            os.write(fd, line + b"\n")
+        finally:
+            os.close(fd)
+        logger.error("A usage record was put aside in %s: %s", path.name, error)
+
+    def _tell_outage(self, error: Error) -> None:
+        if not self._away:
+            logger.warning("Usage records wait in the journal: %s", error)
+        self._away = True
+
+    def _tell_return(self) -> None:
+        if self._away:
+            logger.info("Usage records reach the database again.")
+        self._away = False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _stretches(path: Path) -> Generator[list[bytes]]:
+    """A dead worker's lines, in pieces; without a last one that it was killed in the middle of."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        segment = Segment(path, fd, size=os.fstat(fd).st_size)
+        while stretch := read_lines(segment, segment.size):
+            yield stretch.lines
+            segment.done = stretch.end
+        if torn := segment.size - segment.done:
+            logger.warning("%s ends in the middle of a line, after %d bytes.", path.name, torn)
+    finally:
+        os.close(fd)
