@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from gateway_api.native.health import LiveView, ReadyView
+from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.openai.chat import ChatCompletionsView
 from gateway_api.openai.models import ModelsView, ModelView
@@ -13,6 +14,8 @@ urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/models", ModelsView.as_view()),
     path("v1/models/<path:name>", ModelView.as_view()),
+    path("v1/usage", UsageView.as_view()),
+    path("v1/usage/summary", UsageSummaryView.as_view()),
     path("livez", LiveView.as_view()),
     path("readyz", ReadyView.as_view()),
     path("v1/<path:rest>", UnknownAddressView.as_view()),

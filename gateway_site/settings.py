@@ -151,7 +151,6 @@ USE_TZ = True
 
 # Relative, so that Django puts the URL prefix in front.
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
 WHITENOISE_USE_FINDERS = True
 
 # --- browsers ---------------------------------------------------------------------------------

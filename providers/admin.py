@@ -7,7 +7,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.contrib import admin, messages
-from django.db import close_old_connections
+from django.db import connection
 from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
@@ -132,8 +132,8 @@ def test_providers(
 ) -> list[ConnectionReport]:
     """A report for each provider, all asked at once: each stored credential with the stored address
     it belongs to."""
-    # Seconds may pass on the network, and nobody else could use the connection meanwhile.
-    close_old_connections()
+    if not connection.in_atomic_block:
+        connection.close()  # seconds may pass on the network, and others may need it meanwhile
     return async_to_sync(_test_all)(providers, model)
 
 

@@ -1,4 +1,4 @@
-"""Forms of the providers' admin pages: a write-only credential, capabilities as three-way choices."""
+"""Forms of the providers' admin pages: a write-only credential, three-way capabilities."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,12 +23,19 @@ def require_or_skip(reason: str) -> NoReturn:
 
 @pytest.fixture
 def spare_database_url(tmp_path: Path) -> Iterator[str]:
+    """As `spare_database` says, of a test of its own."""
+    with spare_database(tmp_path) as url:
+        yield url
+
+
+@contextmanager
+def spare_database(folder: Path) -> Iterator[str]:
     """DATABASE_URL of an empty database for a server started as a process of its own.
 
-    Of the engine the suite runs on: a file under `tmp_path`, or a database dropped afterwards.
+    Of the engine the suite runs on: a file in `folder`, or a database dropped afterwards.
     """
     if settings.DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-        yield f"sqlite:///{tmp_path / 'spare.sqlite3'}"
+        yield f"sqlite:///{folder / 'spare.sqlite3'}"
         return
     base = os.environ["DATABASE_URL"]
     name = f"spare_{uuid.uuid4().hex}"

@@ -26,7 +26,6 @@ from usage.fields import usd_text
 from usage.models import HourlyUsage, UsageRecord
 from usage.totals import Totals, add_up, cost_text, end_of, start_of
 
-
 SHORT_ID = 16
 
 

@@ -1,4 +1,4 @@
-"""Filters of the ledger's lists. None of them looks for its choices in the ledger itself: the hourly
+"""Filters of the ledger's lists. None looks for its choices in the ledger itself: the hourly
 rollups know every key, provider and model, in a thousandth of the rows."""
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def _day(text: str | None) -> date | None:
         day = date.fromisoformat(text or "")
     except ValueError:
         return None
-    # The day after the last one a date can hold would be none.
-    return day if day < date.max else None
+    # Far enough from the first and last day a date can hold to count on from it.
+    return day if date(2000, 1, 1) <= day <= date(2999, 12, 31) else None
 
 
 class DayRangeFilter(admin.ListFilter):

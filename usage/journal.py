@@ -86,21 +86,13 @@ class Journal:
         """Bytes of this worker's files."""
         return self._size
 
-    def is_writable(self) -> bool:
-        """Whether the next request can be opened, as far as is known."""
-        return not (self._shut or self._failing or self._is_full())
-
-    def _is_full(self) -> bool:
-        return self._size + self.other_bytes > self._max_bytes
-
     def depth(self) -> int:
         """Requests closed and not yet recorded."""
         return self._closed - self._recorded
 
     def is_writable(self) -> bool:
         """Whether a request can be opened now, as far as is known without trying."""
-        full = self._size + self.other_bytes > self._max_bytes
-        return not (full or self._failing or self._shut)
+        return not (self._shut or self._failing or self._is_full())
 
     def open(self, line: Opened) -> None:
         """Before the upstream is asked. Raises ServiceUnavailable when the line cannot be kept:
@@ -190,6 +182,9 @@ class Journal:
             segment.path.unlink(missing_ok=True)
 
     # --- under the mutex ----------------------------------------------------------------------
+
+    def _is_full(self) -> bool:
+        return self._size + self.other_bytes > self._max_bytes
 
     def _write_leftovers(self) -> bool:
         """Puts closed lines on disk; only then is their request in flight no more, so that no

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ADOPT_EVERY_S = 10.0
 FLUSH_S = 0.25
-"""How long one flush may take: a backlog may be an hour of rows, and a stop must not wait for it."""
+"""How long one flush may take: the backlog of an outage must not hold up a stop."""
 
 REFUSED = (DataError, IntegrityError, ArithmeticError, ValueError)
 """What a database says of a row it will never take, and what is raised before it is asked."""

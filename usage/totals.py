@@ -11,14 +11,13 @@ from django.db.models import QuerySet, Sum
 from usage.fields import usd_text
 from usage.models import HourlyUsage
 
-_SUMMED = (
+_COUNTS = (
     "requests",
     "failures",
     "unpriced_requests",
     "tokens_input",
     "tokens_output",
     "tokens_cached",
-    "cost_usd",
 )
 
 
@@ -43,8 +42,9 @@ class Totals:
 
 def add_up(rows: QuerySet[HourlyUsage]) -> Totals:
     """The totals of some rollups, in one query."""
-    sums = rows.aggregate(**{name: Sum(name) for name in _SUMMED})
-    return Totals(**{name: value or 0 for name, value in sums.items()})
+    sums = rows.aggregate(**{name: Sum(name) for name in (*_COUNTS, "cost_usd")})
+    counts = {name: int(sums[name] or 0) for name in _COUNTS}
+    return Totals(cost_usd=sums["cost_usd"] or Decimal(), **counts)
 
 
 def cost_text(cost_usd: Decimal, *, requests: int, unpriced_requests: int) -> str:

@@ -57,17 +57,16 @@ _NAMES = [
 _FORMAT = _text_parameter("format", "`csv` for a spreadsheet.", enum=FORMATS)
 _MONEY = {"type": "string", "nullable": True, "description": "US dollars; null: price unknown."}
 _COUNT = {"type": "integer"}
+_TEXT = {"type": "string", "nullable": True}
 _ROW = {
     "type": "object",
     "properties": {
-        name: _MONEY
-        if name == "cost_usd"
-        else {"type": "boolean"}
-        if name in ("stream", "estimated")
-        else {"type": "integer", "nullable": name == "time_to_first_token_ms"}
-        if name == "attempts" or name.startswith("tokens_") or name.endswith("_ms")
-        else {"type": "string", "nullable": True}
-        for name in COLUMNS
+        **dict.fromkeys(COLUMNS, _TEXT),
+        **{name: _COUNT for name in COLUMNS if name.startswith(("attempts", "tokens_"))},
+        **dict.fromkeys(("stream", "estimated"), {"type": "boolean"}),
+        "cost_usd": _MONEY,
+        "duration_ms": _COUNT,
+        "time_to_first_token_ms": {"type": "integer", "nullable": True},
     },
 }
 _LIST = {

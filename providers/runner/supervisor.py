@@ -78,7 +78,6 @@ class _Runner:
         self._found: tuple[RunnerEndpoint, tuple[int, int]] | None = None
         self._search: asyncio.Task[RunnerEndpoint] | None = None
         self._lease: int | None = None
-        self._child: subprocess.Popen[bytes] | None = None
         self._one_thread = threading.Lock()
 
     async def endpoint(self) -> RunnerEndpoint:
@@ -168,14 +167,14 @@ class _Runner:
         self._files.write_state(
             RunnerState(status="starting", pid=os.getpid(), since=time.time(), failures=failures)
         )
-        if self._child is not None:
-            self._child.poll()  # leaves no zombie of the child before
-        self._child = _spawn(
+        child = _spawn(
             StartOrder(model=self._model, data_dir=self._data_dir, failures=failures),
             self._files,
             lock=lock,
         )
-        logger.info("local model %s started (pid %d)", self._model.id, self._child.pid)
+        logger.info("local model %s started (pid %d)", self._model.id, child.pid)
+        # Without somebody who waits, a dead child stays a zombie for as long as this worker lives.
+        threading.Thread(target=child.wait, name=f"reap-{child.pid}", daemon=True).start()
 
     def _failures_so_far(self) -> int:
         """Failures in a row before the start that may happen now. Raises the failure itself while

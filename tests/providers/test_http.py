@@ -4,168 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import ssl
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from chat.errors import UpstreamFailed
 from providers import http
-from providers.http import HttpClient, HttpReply, Timeouts, shared_client
+from providers.http import HttpClient, Timeouts, shared_client
 from providers.outbound import OutboundGuard, OutboundPolicy
+from tests.providers.raw_upstream import (
+    CHUNKED,
+    OK,
+    Peer,
+    Upstream,
+    answering,
+    failure,
+    kind,
+    post,
+    serving,
+    silent,
+    starting_with,
+)
 
 POLICY = OutboundPolicy.for_providers()
-SHORT = 0.05
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-class Upstream:
-    """A server on loopback whose every connection is played by `play`, and what it saw."""
-
-    def __init__(self, play: Callable[[Upstream, Peer], Awaitable[None]]) -> None:
-        self._play = play
-        self.port = 0
-        self.connections = 0
-        self.requests: list[bytes] = []
-        self.gone = asyncio.Event()
-        """Set when a client has closed a connection."""
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            await self._play(self, Peer(self, reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            self.gone.set()
-        finally:
-            writer.close()
-
-    def url(self, host: str = "127.0.0.1", scheme: str = "http") -> str:
-        return f"{scheme}://{host}:{self.port}/v1/chat"
-
-
-class Peer:
-    """One connection as the server sees it."""
-
-    def __init__(
-        self, upstream: Upstream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._upstream = upstream
-        self._reader = reader
-        self._writer = writer
-
-    async def request(self) -> bytes:
-        """The next request, head and body."""
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        size = 0
-        for line in head.lower().split(b"\r\n"):
-            if line.startswith(b"content-length:"):
-                size = int(line.partition(b":")[2])
-        whole = head + await self._reader.readexactly(size)
-        self._upstream.requests.append(whole)
-        return whole
-
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def hung_up(self) -> None:
-        """Wait until the client closes."""
-        while await self._reader.read(65536):
-            pass
-        self._upstream.gone.set()
-
-
-Play = Callable[[Upstream, Peer], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving(
-    play: Play, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
-) -> AsyncIterator[Upstream]:
-    upstream = Upstream(play)
-    server = await asyncio.start_server(upstream.accept, host, 0, ssl=tls)
-    upstream.port = server.sockets[0].getsockname()[1]
-    try:
-        yield upstream
-    finally:
-        server.close()
-
-
-def answering(*answers: bytes) -> Play:
-    """Answers on every connection in this order, the last one again and again."""
-
-    async def play(upstream: Upstream, peer: Peer) -> None:
-        for answer in answers[:-1]:
-            await peer.request()
-            await peer.send(answer)
-        while True:
-            await peer.request()
-            await peer.send(answers[-1])
-
-    return play
-
-
-async def silent(upstream: Upstream, peer: Peer) -> None:
-    await peer.request()
-    await peer.hung_up()
-
-
-def starting_with(data: bytes) -> Play:
-    """Sends this after the request and then nothing."""
-
-    async def play(upstream: Upstream, peer: Peer) -> None:
-        await peer.request()
-        await peer.send(data)
-        await peer.hung_up()
-
-    return play
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[HttpClient]:
-    made = HttpClient(OutboundGuard(POLICY))
-    yield made
-    await made.aclose()
-
-
-async def post(
-    client: HttpClient,
-    url: str,
-    *,
-    body: bytes = b"{}",
-    headers: dict[str, str] | None = None,
-    timeouts: Timeouts | None = None,
-) -> HttpReply:
-    return await client.request(
-        "POST", url, headers=headers or {}, body=body, timeouts=timeouts or Timeouts()
-    )
-
-
-async def failure(call: Awaitable[object]) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await call
-    return caught.value
-
-
-def kind(error: UpstreamError) -> tuple[str, bool]:
-    return error.kind, error.retryable
 
 
 # -- the answer ------------------------------------------------------------------------------------
@@ -340,15 +200,16 @@ async def test_other_credentials_disturb_no_live_stream(client: HttpClient) -> N
     go = asyncio.Event()
 
     async def play(upstream: Upstream, peer: Peer) -> None:
-        while b"long" in await peer.request():
+        while True:
+            if b"live" not in await peer.request():
+                await peer.send(OK)
+                continue
             await peer.send(CHUNKED)
             await go.wait()
             await peer.send(b"2\r\nok\r\n0\r\n\r\n")
-        await peer.send(OK)
-        await peer.hung_up()
 
     async with serving(play) as upstream:
-        live = [await post(client, upstream.url(), body=b"long") for _ in range(20)]
+        live = [await post(client, upstream.url(), body=b"live") for _ in range(20)]
         for n in range(20):
             key = {"authorization": f"Bearer {n}"}
             await (await post(client, upstream.url(), headers=key)).read()
@@ -403,120 +264,13 @@ async def test_a_refused_address_is_never_connected_to(client: HttpClient) -> No
     assert upstream.connections == 0
 
 
-# -- failures --------------------------------------------------------------------------------------
-
-
-async def test_a_refused_connection_is_a_network_failure_worth_a_retry(client: HttpClient) -> None:
-    async with serving(answering(OK)) as upstream:
-        pass
-    error = await failure(post(client, upstream.url()))
-    assert kind(error) == ("network", True)
-    assert "127.0.0.1" not in error.message
-
-
-async def test_something_that_is_not_http_is_a_protocol_failure(client: HttpClient) -> None:
-    async with serving(starting_with(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")) as upstream:
-        error = await failure(post(client, upstream.url()))
-    assert kind(error) == ("protocol", False)
-
-
-@pytest.mark.parametrize("secret", ["sk-1\r\nx-evil: 1", "sk-1\n", "sk-\0"])
-async def test_a_credential_that_no_header_can_carry_is_refused_and_not_shown(
-    secret: str, client: HttpClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with serving(answering(OK)) as upstream:
-        headers = {"authorization": f"Bearer {secret}"}
-        error = await failure(post(client, upstream.url(), headers=headers))
-    assert kind(error) == ("protocol", False)
-    assert "sk-" not in error.message + caplog.text
-    assert error.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    "broken",
-    [CHUNKED + b"5\r\nhel", b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhel"],
-)
-async def test_a_connection_that_breaks_mid_body_is_a_network_failure(
-    broken: bytes, client: HttpClient
-) -> None:
-    async def play(upstream: Upstream, peer: Peer) -> None:
-        await peer.request()
-        await peer.send(broken)
-
-    async with serving(play) as upstream:
-        reply = await post(client, upstream.url())
-        error = await failure(reply.read())
-    assert kind(error) == ("network", False)
-
-
-async def test_chunks_that_are_no_chunks_break_the_body(client: HttpClient) -> None:
-    async with serving(starting_with(CHUNKED + b"zz\r\nhello\r\n")) as upstream:
-        reply = await post(client, upstream.url())
-        assert isinstance(await failure(reply.read()), UpstreamUnreachable)
-
-
-async def test_a_head_that_does_not_come_in_time_is_a_timeout(client: HttpClient) -> None:
-    async with serving(silent) as upstream:
-        error = await failure(post(client, upstream.url(), timeouts=Timeouts(first_byte=SHORT)))
-        assert isinstance(error, UpstreamTimeout)
-        assert kind(error) == ("timeout", True)
-        await asyncio.wait_for(upstream.gone.wait(), 1)
-
-
-async def test_a_body_that_stalls_is_a_timeout(client: HttpClient) -> None:
-    async with serving(starting_with(CHUNKED + b"2\r\nab\r\n")) as upstream:
-        reply = await post(client, upstream.url(), timeouts=Timeouts(idle=SHORT))
-        assert await reply.next_bytes() == b"ab"
-        error = await failure(reply.next_bytes())
-        assert isinstance(error, UpstreamTimeout)
-        assert not error.retryable
-        await asyncio.wait_for(upstream.gone.wait(), 1)
-
-
-async def drip(upstream: Upstream, peer: Peer) -> None:
-    await peer.request()
-    await peer.send(CHUNKED)
-    while True:
-        await peer.send(b"1\r\nx\r\n")
-        await asyncio.sleep(SHORT / 5)
-
-
-async def test_a_slow_but_steady_body_is_bounded_by_the_total_only(client: HttpClient) -> None:
-    async with serving(drip) as upstream:
-        timeouts = Timeouts(idle=SHORT, total=SHORT * 5)
-        reply = await post(client, upstream.url(), timeouts=timeouts)
-        got = []
-        with pytest.raises(UpstreamTimeout):
-            while piece := await reply.next_bytes():
-                got.append(piece)
-        assert len(b"".join(got)) > SHORT / (SHORT / 5)
-
-
-async def test_a_slow_reader_is_no_idle_upstream(client: HttpClient) -> None:
-    async def play(upstream: Upstream, peer: Peer) -> None:
-        await peer.request()
-        await peer.send(CHUNKED + b"1\r\na\r\n")
-        await asyncio.sleep(SHORT / 2)
-        await peer.send(b"1\r\nb\r\n")
-        await peer.send(b"1\r\nc\r\n0\r\n\r\n")
-        await peer.hung_up()
-
-    async with serving(play) as upstream:
-        reply = await post(client, upstream.url(), timeouts=Timeouts(idle=SHORT))
-        assert await reply.next_bytes() == b"a"
-        assert (await reply.next_bytes())[:1] == b"b"
-        await asyncio.sleep(SHORT * 4)
-        assert b"".join([await reply.next_bytes(), await reply.next_bytes()]) in (b"c", b"")
-
-
 # -- letting go ------------------------------------------------------------------------------------
 
 
 async def test_cancelling_before_the_head_closes_the_upstream(client: HttpClient) -> None:
     async with serving(silent) as upstream:
         task = asyncio.create_task(post(client, upstream.url()))
-        while not upstream.requests:
-            await asyncio.sleep(0.001)
+        await upstream.asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -598,157 +352,3 @@ def test_a_loop_closed_the_hard_way_is_forgotten_with_the_next() -> None:
     loop.close()
     asyncio.run(use())
     assert loop not in http._shared
-
-
-# -- proxies ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`api.elsewhere` is a public name."""
-
-    async def look_up(host: str) -> tuple[str, ...]:
-        return {"api.elsewhere": ("8.8.8.8",)}.get(host, (host,))
-
-    monkeypatch.setattr("providers.outbound._look_up", look_up)
-
-
-@pytest.mark.usefixtures("elsewhere")
-async def test_http_goes_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(answering(OK)) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", f"http://u:p@127.0.0.1:{proxy.port}")
-        client = HttpClient(OutboundGuard(POLICY))
-        reply = await post(client, "http://api.elsewhere/v1")
-        assert await reply.read() == b"ok"
-        await client.aclose()
-    assert proxy.requests[0].startswith(b"POST http://api.elsewhere/v1 HTTP/1.1\r\n")
-    assert b"proxy-authorization: basic dtpw" in proxy.requests[0].lower()
-
-
-@pytest.mark.usefixtures("elsewhere")
-async def test_https_goes_through_a_tunnel_and_a_refusing_proxy_is_a_network_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with serving(answering(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        client = HttpClient(OutboundGuard(POLICY))
-        headers = {"authorization": "Bearer secret"}
-        error = await failure(post(client, "https://api.elsewhere/v1", headers=headers))
-        await client.aclose()
-    assert kind(error) == ("network", False)
-    assert proxy.requests[0].startswith(b"CONNECT api.elsewhere:443 HTTP/1.1\r\n")
-    assert b"secret" not in proxy.requests[0]
-
-
-# -- TLS -------------------------------------------------------------------------------------------
-
-
-class Authority:
-    """A certificate authority of this test alone, and what it signs."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
-        self.file = folder / "authority.pem"
-        constraints = x509.BasicConstraints(ca=True, path_length=None)
-        certificate = self._sign(self._name, self._key.public_key(), constraints)
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def serves(self, host: str) -> ssl.SSLContext:
-        """A server's context with a certificate for `host`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName([_general_name(host)])
-        certificate = self._sign(x509.Name([]), key.public_key(), names)
-        file = self._folder / "server.pem"
-        file.write_bytes(
-            certificate.public_bytes(serialization.Encoding.PEM)
-            + key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
-
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, extension: x509.ExtensionType
-    ) -> x509.Certificate:
-        now = datetime.now(UTC)
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self._name)
-        builder = builder.public_key(key).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - timedelta(days=1))
-        builder = builder.not_valid_after(now + timedelta(days=1))
-        return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-TRUSTING = """
-import asyncio, sys
-from chat.errors import UpstreamError
-from providers.http import HttpClient, Timeouts
-from providers.outbound import OutboundGuard, OutboundPolicy
-
-async def main():
-    client = HttpClient(OutboundGuard(OutboundPolicy.for_providers()))
-    try:
-        reply = await client.request("GET", sys.argv[1], headers={}, timeouts=Timeouts())
-        print((await reply.read()).decode())
-    except UpstreamError as error:
-        print(error.kind, error.retryable)
-    await client.aclose()
-
-asyncio.run(main())
-"""
-
-
-async def trusting(authority: Authority, url: str) -> str:
-    """What a process with SSL_CERT_FILE set makes of `url`: OpenSSL reads it once, at the start."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        TRUSTING,
-        url,
-        env={"SSL_CERT_FILE": str(authority.file)},
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    output, _ = await process.communicate()
-    return output.decode().strip()
-
-
-async def test_a_certificate_nobody_vouches_for_is_refused(
-    client: HttpClient, tmp_path: Path
-) -> None:
-    tls = Authority(tmp_path).serves("127.0.0.1")
-    async with serving(answering(OK), tls=tls) as upstream:
-        error = await failure(post(client, upstream.url(scheme="https")))
-    assert kind(error) == ("tls", False)
-    assert upstream.requests == []
-
-
-async def test_an_authority_of_ssl_cert_file_is_trusted(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    async with serving(answering(OK), tls=authority.serves("localhost")) as upstream:
-        assert await trusting(authority, upstream.url("localhost", "https")) == "ok"
-
-
-async def test_a_trusted_certificate_for_another_host_is_refused(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    async with serving(answering(OK), tls=authority.serves("example.com")) as upstream:
-        assert await trusting(authority, upstream.url("localhost", "https")) == "tls False"
-    assert upstream.requests == []
-
-
-async def test_plain_http_where_tls_is_expected_is_a_tls_failure(client: HttpClient) -> None:
-    async with serving(starting_with(OK)) as upstream:
-        error = await failure(post(client, upstream.url(scheme="https")))
-    assert error.kind in ("tls", "network")

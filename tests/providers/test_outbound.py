@@ -20,13 +20,6 @@ EVERYWHERE = OutboundPolicy.for_providers(parse_networks("0.0.0.0/0, ::/0"))
 Names = Callable[..., list[str]]
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     """`names("api.example", "8.8.8.8", …)` gives a name its addresses; answers what was asked."""

@@ -1,0 +1,277 @@
+"""A scripted upstream on a real socket, in a thread of its own.
+
+It plays what a test's script says, whatever that breaks, and keeps what it was asked and who left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+MODELS = ("gpt-4o-mini", "gpt-4o")
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(eq=False)
+class Asked:
+    """One request as it came. `left_at` is when its caller went before the script had ended."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    at: float
+    left_at: float | None = None
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Peer:
+    """Who asked: what a script writes goes there."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, raw: bytes) -> None:
+        self._transport.write(raw)
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        """A whole answer; underscores in header names stand for hyphens."""
+        headers = {"content_type": "application/json", **headers, "content_length": str(len(body))}
+        self.write(head(status, headers) + body)
+
+    def begin(self, **headers: str) -> None:
+        """The head of a stream; `piece` and `end` follow."""
+        self.write(
+            head(200, {"content_type": "text/event-stream", **headers, "transfer_encoding": "chunked"})
+        )
+
+    def piece(self, data: bytes) -> None:
+        self.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self.write(b"0\r\n\r\n")
+
+    def hang_up(self) -> None:
+        self._transport.abort()
+
+
+def head(status: int, headers: dict[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} Scripted"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+Script = Callable[[Asked, Peer], Awaitable[None]]
+
+
+class Upstream:
+    """What a server process sees of the other side. `asked` holds chat requests only."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.asked: list[Asked] = []
+        self.listings = 0
+        self.port = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upstream", daemon=True)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def left(self) -> list[Asked]:
+        """The requests whose caller did not wait for the end."""
+        return [asked for asked in list(self.asked) if asked.left_at is not None]
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(10), "the scripted upstream did not start"
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        server = self._loop.run_until_complete(
+            self._loop.create_server(lambda: _Connection(self), sock=listener, backlog=1024)
+        )
+        self.port = listener.getsockname()[1]
+        self._ready.set()
+        self._loop.run_forever()
+        server.close()
+        self._loop.run_until_complete(_end_tasks())
+        self._loop.close()
+
+
+async def _end_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._buffer = b""
+        self._asked: Asked | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._read_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._task is not None and self._asked is not None:
+            self._asked.left_at = time.monotonic()
+            self._task.cancel()
+
+    def _read_request(self) -> None:
+        start, mark, rest = self._buffer.partition(b"\r\n\r\n")
+        if self._task is not None or not mark:
+            return
+        first, *lines = start.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip() for name, _, value in pairs}
+        size = int(headers.get("content-length", "0"))
+        if len(rest) < size:
+            return
+        self._buffer = rest[size:]
+        method, path, _ = first.split(" ")
+        self._begin(Asked(method, path, headers, rest[:size], time.monotonic()))
+
+    def _begin(self, asked: Asked) -> None:
+        self._asked = asked
+        script = self._upstream.script
+        if asked.method == "GET":
+            self._upstream.listings += 1
+            script = list_models
+        else:
+            self._upstream.asked.append(asked)
+        self._task = asyncio.get_running_loop().create_task(self._play(script, asked))
+
+    async def _play(self, script: Script, asked: Asked) -> None:
+        await script(asked, Peer(self._transport))
+        self._task = None
+        self._read_request()
+
+
+async def list_models(asked: Asked, peer: Peer) -> None:
+    listed = [{"id": name, "object": "model", "created": 1, "owned_by": "us"} for name in MODELS]
+    peer.answer(200, json.dumps({"object": "list", "data": listed}).encode())
+
+
+@contextmanager
+def scripted_upstream(script: Script) -> Iterator[Upstream]:
+    upstream = Upstream(script)
+    upstream.start()
+    try:
+        yield upstream
+    finally:
+        upstream.stop()
+
+
+# --- scripts and what they say ------------------------------------------------------------------
+
+
+def whole(status: int, body: Any, **headers: str) -> Script:
+    """A script that gives this answer, JSON values or bytes, every time."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+
+    async def script(asked: Asked, peer: Peer) -> None:
+        peer.answer(status, raw, **headers)
+
+    return script
+
+
+def streaming(pieces: Sequence[bytes], *, pause_s: float = 0.0) -> Script:
+    """A script that streams these pieces as they are, with a pause before each but the first."""
+
+    async def script(asked: Asked, peer: Peer) -> None:
+        peer.begin()
+        for position, piece in enumerate(pieces):
+            if position:
+                await asyncio.sleep(pause_s)
+            peer.piece(piece)
+        peer.end()
+
+    return script
+
+
+async def silence(asked: Asked, peer: Peer) -> None:
+    """Never answers."""
+    await asyncio.Event().wait()
+
+
+def completion(content: str | None = "Hello there.", **message: Any) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content, "refusal": None, **message},
+                "logprobs": None,
+                "finish_reason": "tool_calls" if message.get("tool_calls") else "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12},
+    }
+
+
+def chunk(finish_reason: str | None = None, **delta: Any) -> bytes:
+    """One chunk as an event."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return event({**_HEAD, "choices": [choice]})
+
+
+def usage_chunk(prompt: int, output: int) -> bytes:
+    counts = {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
+    return event({**_HEAD, "choices": [], "usage": counts})
+
+
+_HEAD = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 1_700_000_000,
+    "model": "gpt-4o-mini-2024-07-18",
+}
+
+
+def event(value: Any) -> bytes:
+    return b"data: %b\n\n" % json.dumps(value).encode()
+
+
+def chunks(*words: str) -> list[bytes]:
+    """A whole stream that says these words, with its usage."""
+    return [
+        chunk(role="assistant", content=""),
+        *(chunk(content=word) for word in words),
+        chunk("stop"),
+        usage_chunk(9, len(words)),
+        DONE,
+    ]
