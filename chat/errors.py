@@ -17,7 +17,7 @@
     └── UpstreamError                  something between us and the model
         ├── UpstreamRejected      4xx  the upstream found the request wrong; told as it came
         ├── UpstreamRateLimited   429
-        ├── UpstreamUnreachable   502  no answer: `kind` says dns, tls, network, outbound or protocol
+        ├── UpstreamUnreachable   502  no answer: `kind` is dns, tls, network, outbound or protocol
         ├── UpstreamTimeout       504
         ├── UpstreamCredentials   502  *our* upstream credential is bad; a 401 would have the
         │                              caller rotate a good key

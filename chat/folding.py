@@ -105,17 +105,18 @@ def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
 
 def unfold(completion: dict[str, Any]) -> list[ChatChunk]:
     """The chunks of a whole completion: for an upstream that answers a stream with plain JSON."""
-    head = {name: completion.get(name) or default for name, default in _HEAD}
+    head: dict[str, Any] = {name: completion.get(name) or default for name, default in _HEAD}
+    head["object"] = "chat.completion.chunk"
     chunks = []
     for choice in completion.get("choices") or ():
         message, index = choice.get("message") or {}, choice.get("index") or 0
+        calls = message.get("tool_calls") or ()
         delta = Delta(
             role="assistant",
             content=message.get("content") or "",
             refusal=message.get("refusal"),
             reasoning_content=message.get("reasoning_content"),
-            tool_calls=[_call_delta(at, call) for at, call in enumerate(message.get("tool_calls") or ())]
-            or None,
+            tool_calls=[_call_delta(at, call) for at, call in enumerate(calls)] or None,
         )
         start = ChunkChoice(index=index, delta=delta, logprobs=choice.get("logprobs"))
         end = ChunkChoice(index=index, delta=Delta(), finish_reason=choice.get("finish_reason"))
@@ -123,7 +124,7 @@ def unfold(completion: dict[str, Any]) -> list[ChatChunk]:
     return chunks
 
 
-_HEAD = (("id", ""), ("created", 0), ("model", ""), ("object", "chat.completion.chunk"))
+_HEAD = (("id", ""), ("created", 0), ("model", ""))
 
 
 def _call_delta(index: int, call: dict[str, Any]) -> ToolCallDelta:

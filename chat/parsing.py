@@ -71,7 +71,7 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
 
 
 def _explain(problem: str) -> InvalidRequest:
-    """msgspec's `Expected `str`, got `int` - at `$.messages[0].content`` in the words of the wire."""
+    """msgspec's `Expected `str`, got `int` - at `$.messages[0].content`` in the wire's words."""
     place = _AT.search(problem)
     path = place.group(1) if place else ""
     reason = problem[: place.start()] if place else problem

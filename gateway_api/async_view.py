@@ -13,10 +13,8 @@ from typing import Any, ClassVar
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat.errors import (
@@ -27,11 +25,10 @@ from chat.errors import (
     RequestTooLarge,
     UnsupportedMediaType,
 )
-from gateway_api.answers import Answer, json_answer
+from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.errors import as_gateway_error, error_answer
 from keys.authentication import CallerAuthentication, IsCaller, identify
 from keys.caller import Caller
-
 
 class FirstRenderer(BaseContentNegotiation):
     """JSON, whatever `Accept` says: every client of the API means JSON."""
@@ -58,9 +55,12 @@ class AsyncAPIView(APIView):
     """True for the few addresses that need no credential."""
     request: Request
 
-    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        renderer = self.renderer_classes[0]
-        return renderer, renderer.media_type
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """DRF's steps without versioning and negotiation: the path says one, JSON is the other."""
+        self.perform_authentication(request)
+        self.check_permissions(request)
+        if self.throttle_classes:
+            self.check_throttles(request)
 
     def get_authenticators(self) -> Any:
         return _AUTHENTICATORS
@@ -75,7 +75,7 @@ class AsyncAPIView(APIView):
 
     async def dispatch(  # type: ignore[override]
         self, request: HttpRequest, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    ) -> AnyAnswer:
         self.args, self.kwargs = args, kwargs
         try:
             self.request = self.initialize_request(request, *args, **kwargs)
@@ -87,26 +87,26 @@ class AsyncAPIView(APIView):
             response = self.explain(as_gateway_error(error))
         return response
 
-    async def _handle(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    async def _handle(self, *args: Any, **kwargs: Any) -> AnyAnswer:
         method = (self.request.method or "").lower()
         if method == "options":
             metadata = self.options(self.request, *args, **kwargs)
-            return json_answer(metadata.data, headers=[("Allow", ", ".join(self.allowed_methods))])
+            return json_answer(metadata.data, headers=[("allow", ", ".join(self.allowed_methods))])
         if method == "head":
             method = "get"
         if method.upper() not in self.allowed_methods:
             raise MethodNotAllowed(f"The method {self.request.method} is not allowed here.")
-        response: HttpResponseBase = await getattr(self, method)(self.request, *args, **kwargs)
-        assert not isinstance(response, Response), "a DRF Response would render in a thread"
-        return response
+        answer = await getattr(self, method)(self.request, *args, **kwargs)
+        assert isinstance(answer, Answer | StreamAnswer), "a DRF Response would render in a thread"
+        return answer
 
     def explain(self, error: GatewayError) -> Answer:
         """An error in this view's wire format."""
         answer = error_answer(error)
         if isinstance(error, MethodNotAllowed):
-            answer.headers["Allow"] = ", ".join(self.allowed_methods)
-        elif answer.status_code == 401:
-            answer.headers["WWW-Authenticate"] = "Bearer"
+            answer.headers.append((b"allow", ", ".join(self.allowed_methods).encode()))
+        elif answer.status == 401:
+            answer.headers.append((b"www-authenticate", b"Bearer"))
         return answer
 
     @property

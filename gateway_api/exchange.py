@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,7 +20,7 @@ from providers.routing import Plan
 from providers.snapshot import Target
 from usage.fields import from_picodollars, usd_text
 from usage.journal import Journal
-from usage.lines import Opened, Progress
+from usage.lines import Opened, Progress, new_id
 from usage.pricing import unit_prices
 
 BYTES_PER_TOKEN = 4
@@ -70,7 +69,7 @@ class Exchange:
     def __enter__(self) -> Exchange:
         call = self.call
         self._opened = Opened(
-            id=uuid.uuid4().hex,
+            id=new_id(),
             request_id=call.request_id,
             created_at=time.time(),
             key=call.caller.name,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from chat.errors import NotFound
+from gateway_api.answers import AnyAnswer
 from gateway_api.async_view import AsyncAPIView
 
 
@@ -18,7 +18,7 @@ class UnknownAddressView(AsyncAPIView):
     open_to_all = True
     permission_classes = []
 
-    async def get(self, request: Request, **_: str) -> HttpResponseBase:
+    async def get(self, request: Request, **_: str) -> AnyAnswer:
         raise NotFound("There is nothing at this address.")
 
     post = put = patch = delete = get

@@ -15,18 +15,17 @@ import asyncio
 import io
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http.response import HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, get_resolver
 
-from gateway_api.answers import StreamAnswer
+from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.errors import as_gateway_error, error_answer
+from usage.lines import new_id
 from gateway_site.logs import request_id as current_request_id
 
 access_log = logging.getLogger("abstractcore.access")
@@ -52,6 +51,8 @@ class LeanRequest(ASGIRequest):
         super().__init__(scope, io.BytesIO())
         self._receive = receive
         self.body_is_read = False
+        self.body_is_late = False
+        self.body_due = float("inf")
         self.started = time.perf_counter()
         self.request_id = _request_id(scope)
 
@@ -62,36 +63,33 @@ class LeanRequest(ASGIRequest):
         if length.isdecimal() and int(length) > limit:
             await self._drain()
             return None
-        message = await self._receive_body(timeout_s)
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            self.body_is_read = True
-            return body if len(body) <= limit else None
-        return await self._read_rest(body, limit, timeout_s)
+        self.body_due = self.started + timeout_s
+        try:
+            return await self._read_pieces(limit)
+        except asyncio.CancelledError:
+            if not self.body_is_late:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            raise TimeoutError from None
 
-    async def _receive_body(self, timeout_s: float) -> Message:
-        async with asyncio.timeout(timeout_s):
+    async def _read_pieces(self, limit: int) -> bytes | None:
+        pieces: list[bytes] = []
+        size = 0
+        while True:
             message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise asyncio.CancelledError
-        return message
-
-    async def _read_rest(self, first: bytes, limit: int, timeout_s: float) -> bytes | None:
-        pieces, size = [first], len(first)
-        async with asyncio.timeout(timeout_s):
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise asyncio.CancelledError
-                size += len(message.get("body", b""))
-                if size > limit:
-                    break
-                pieces.append(message.get("body", b""))
-                if not message.get("more_body", False):
-                    self.body_is_read = True
-                    return b"".join(pieces)
-        await self._drain()
-        return None
+            if message["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                await self._drain()
+                return None
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                self.body_is_read = True
+                return b"".join(pieces)
 
     async def _drain(self) -> None:
         """Reads on without keeping: a client that is still sending would see its connection break
@@ -116,7 +114,7 @@ def _request_id(scope: Scope) -> str:
             if 0 < len(value) <= 128 and all(0x21 <= byte <= 0x7E for byte in value):
                 return str(value, "ascii")
             break
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{new_id()}"
 
 
 class Departure:
@@ -140,8 +138,14 @@ class Departure:
     def _begin(self, request: LeanRequest) -> None:
         if request.body_is_read:
             self.watch()
-        else:  # the view still receives, and only one may
-            self.watch_later(request)
+            return
+        # The view still receives, and only one may: the body's deadline is kept here meanwhile, by
+        # the one timer every request has, because a timeout of its own would cost each of them.
+        if time.perf_counter() > request.body_due:
+            request.body_is_late = True
+            self._task.cancel()
+            return
+        self.watch_later(request)
 
     def watch(self) -> None:
         if self._watcher is None:
@@ -206,14 +210,13 @@ class LeanASGIHandler(ASGIHandler):
         departure.watch_later(request)
         status = 499
         try:
-            response = await self._ask_view(match, request)
-            if isinstance(response, StreamAnswer):
-                status = 200
-                await self._send_stream(request, response, departure, send)
+            answer = await self._ask_view(match, request)
+            if isinstance(answer, StreamAnswer):
+                await self._send_stream(request, answer, departure, send)
             else:
                 departure.stop()
-                await _send_whole(request, response, send)
-            status = response.status_code
+                await _send_whole(request, answer, send)
+            status = answer.status
         except asyncio.CancelledError:
             if not departure.seen and request.body_is_read:
                 raise  # the server is stopping; a caller who left is nobody's failure
@@ -223,13 +226,13 @@ class LeanASGIHandler(ASGIHandler):
                 _log_access(request, status)
             current_request_id.reset(token)
 
-    async def _ask_view(self, match: ResolverMatch, request: LeanRequest) -> HttpResponseBase:
+    async def _ask_view(self, match: ResolverMatch, request: LeanRequest) -> AnyAnswer:
         try:
             self._check_host(request)
         except DisallowedHost as error:
             return error_answer(as_gateway_error(error))
-        response: HttpResponseBase = await match.func(request, *match.args, **match.kwargs)
-        return response
+        answer: AnyAnswer = await match.func(request, *match.args, **match.kwargs)
+        return answer
 
     def _check_host(self, request: LeanRequest) -> None:
         host = request.META.get("HTTP_HOST", "")
@@ -239,15 +242,15 @@ class LeanASGIHandler(ASGIHandler):
                 self._hosts.add(host)
 
     async def _send_stream(
-        self, request: LeanRequest, response: StreamAnswer, departure: Departure, send: Send
+        self, request: LeanRequest, answer: StreamAnswer, departure: Departure, send: Send
     ) -> None:
-        pieces = response.pieces
+        pieces = answer.pieces
         try:
             departure.watch()
-            await send(_start(request, response))
-            outlet = _Outlet(send, response.keepalive)
+            await send(_start(request, answer))
+            outlet = _Outlet(send, answer.keepalive)
             try:
-                await outlet.send(response.first)
+                await outlet.send(answer.first)
                 async for piece in pieces:
                     await outlet.send(piece)
             finally:
@@ -292,26 +295,25 @@ class _Outlet:
             self._task.cancel()
 
 
-async def _send_whole(request: LeanRequest, response: HttpResponseBase, send: Send) -> None:
-    body: bytes = response.content  # type: ignore[attr-defined]
-    start = _start(request, response)
-    start["headers"].append((b"content-length", b"%d" % len(body)))
-    if not request.body_is_read and request.method == "POST":
+async def _send_whole(request: LeanRequest, answer: Answer, send: Send) -> None:
+    body = answer.body
+    answer.headers.append((b"content-length", b"%d" % len(body)))
+    if not request.body_is_read and request.method not in ("GET", "HEAD", "OPTIONS"):
         # What was not read of the body would be taken for the next request.
-        start["headers"].append((b"connection", b"close"))
-    await send(start)
+        answer.headers.append((b"connection", b"close"))
+    await send(_start(request, answer))
     if request.method == "HEAD":
         body = b""
     await send({"type": "http.response.body", "body": body})
 
 
-def _start(request: LeanRequest, response: HttpResponseBase) -> Message:
-    headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in response.headers.items()
-    ]
-    headers.append((b"x-request-id", request.request_id.encode("latin-1")))
-    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
+def _start(request: LeanRequest, answer: AnyAnswer) -> Message:
+    answer.headers.append((b"x-request-id", request.request_id.encode("latin-1")))
+    return {
+        "type": "http.response.start",
+        "status": answer.status,
+        "headers": answer.headers,
+    }
 
 
 def _under_prefix(scope: Scope) -> Scope:

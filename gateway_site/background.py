@@ -125,6 +125,5 @@ class Follower:
         with suppress(Error):
             connection.close()
         if not self._away:
-            logger.error("The database is away; known keys and configuration stay in force: %s", error)
+            logger.error("The database is away; known keys and settings stay in force: %s", error)
             self._away = True
-

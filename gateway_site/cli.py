@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="abstractcore-server",
         description="A self-hosted, OpenAI-compatible gateway to every LLM provider.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to bind (default: %(default)s)"
+    )
     parser.add_argument("--port", type=_port, default=8000, help="port (default: %(default)s)")
     parser.add_argument("--provider", help="default provider for models named without one")
     parser.add_argument("--model", help="default model for requests that name none")

@@ -21,7 +21,8 @@ def text(name: str, default: str = "") -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ImproperlyConfigured(f"{name}_FILE names a file that cannot be read: {error}") from None
+        problem = f"{name}_FILE names a file that cannot be read: {error}"
+        raise ImproperlyConfigured(problem) from None
 
 
 def items(name: str, default: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
-from gateway_site import env
+from gateway_site import __version__, env
 from gateway_site.admin_theme import UNFOLD as UNFOLD
 from gateway_site.storage import data_directory, secret_keys
 
@@ -97,19 +97,22 @@ TEMPLATES = [
 ]
 
 
+_SQLITE_OPTIONS = {
+    # Immediate: a transaction that reads first and writes later would otherwise fail at once with
+    # "database is locked" instead of waiting its turn.
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+
+
 def _database() -> dict[str, Any]:
     url = env.text("DATABASE_URL")
     if not url:
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": DATA_DIR / "db.sqlite3",
-            "OPTIONS": {
-                # Immediate: a transaction that reads first and writes later would otherwise fail
-                # at once with "database is locked" instead of waiting its turn.
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-            },
+            "OPTIONS": _SQLITE_OPTIONS,
         }
     try:
         config: dict[str, Any] = dict(dj_database_url.parse(url))
@@ -126,7 +129,9 @@ def _database() -> dict[str, Any]:
             "max_size": int(env.number("ABSTRACTCORE_DATABASE_POOL", 10, least=2)),
             "timeout": 5,
         }
-    elif "sqlite" not in config["ENGINE"]:
+    elif "sqlite" in config["ENGINE"]:
+        config["OPTIONS"] = {**_SQLITE_OPTIONS, **config.get("OPTIONS", {})}
+    else:
         raise ImproperlyConfigured("DATABASE_URL must name a postgres:// or sqlite:// database.")
     return config
 
@@ -164,6 +169,9 @@ _HTTPS = env.switch("ABSTRACTCORE_HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS
 if _HTTPS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    # TLS ends at the proxy in front, which redirects to it (W008) and says for how long browsers
+    # shall insist on it (W004): the probes and clients of the inner network speak plain HTTP.
+    SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008"]
     CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -192,9 +200,11 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "AbstractCore Server",
     "DESCRIPTION": "A self-hosted, OpenAI-compatible gateway to every LLM provider.",
-    "VERSION": "0.1.0",
+    "VERSION": __version__,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    # No validator: it would tell a public service the address of every schema.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -33,7 +33,9 @@ def secret_keys(data_dir: Path) -> list[str]:
     """ABSTRACTCORE_SECRET_KEY's keys, newest first, else the one kept in the data directory."""
     keys = env.items("ABSTRACTCORE_SECRET_KEY")
     if any(len(key) < 16 for key in keys):
-        raise ImproperlyConfigured("Each key in ABSTRACTCORE_SECRET_KEY needs 16 characters or more.")
+        raise ImproperlyConfigured(
+            "Each key in ABSTRACTCORE_SECRET_KEY needs at least 16 characters."
+        )
     return keys or [_kept_key(data_dir / "secret_key")]
 
 

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from django.contrib import admin
 from django.urls import include, path
+from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from gateway_api.openapi import OnlyRenderer
 
 urlpatterns = [
     path("", include("gateway_api.urls")),
     path(
         "openapi.json",
-        SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]),
+        SpectacularAPIView.as_view(
+            renderer_classes=[OpenApiJsonRenderer2],
+            content_negotiation_class=OnlyRenderer,
+            authentication_classes=[],
+            permission_classes=[],
+        ),
         name="schema",
     ),
     path(
         "docs",
         SpectacularSwaggerSplitView.as_view(
-            url_name="schema", authentication_classes=[], permission_classes=[]
+            url_name="schema",
+            content_negotiation_class=OnlyRenderer,
+            authentication_classes=[],
+            permission_classes=[],
         ),
         name="docs",
     ),

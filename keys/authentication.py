@@ -95,7 +95,7 @@ def _signed_in(request: HttpRequest) -> Caller | None:
         return None
     check = CSRFCheck(lambda _: None)  # type: ignore[arg-type]
     check.process_request(request)
-    reason = check.process_view(request, None, (), {})
+    reason = check.process_view(request, None, (), {})  # type: ignore[arg-type]  # as DRF does
     if reason:
         raise PermissionDenied("The CSRF token is missing or wrong.", code="csrf_failed")
     return Caller(name=f"staff:{user.get_username()}"[:100], is_admin=True)

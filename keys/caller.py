@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 @dataclass(frozen=True, slots=True)
 class Caller:
     """An authenticated caller. `name` is the key's name in the ledger; `models` are globs on the
-    public name, None for everything enabled. `rpm`, `tpm`, `max_parallel` are None for unlimited."""
+    public name, None for everything enabled. `rpm`, `tpm`, `max_parallel`: None is unlimited."""
 
     name: str
     is_admin: bool = False

@@ -78,12 +78,13 @@ def public_names(snapshot: Snapshot) -> Iterator[str]:
     yield from snapshot.routes
     for provider in snapshot.providers.values():
         if provider.usable:
-            for model in sorted(known_models(provider.name) | configured_models(snapshot, provider)):
+            models = known_models(provider.name) | configured_models(snapshot, provider)
+            for model in sorted(models):
                 yield f"{provider.name}/{model}"
 
 
 def configured_models(snapshot: Snapshot, provider: ProviderFacts) -> frozenset[str]:
-    """The models an operator made a deployment of: offered whether the upstream lists them or not."""
+    """The models an operator made a deployment of: offered even where the upstream lists none."""
     return frozenset(
         model
         for (name, model), facts in snapshot.deployments.items()

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 64 * 1024 * 1024
 
 _KEEPALIVE_S = 60.0
+_LOOK_S = 1.0
 _DEFAULT_HEADERS = {
     "User-Agent": "abstractcore-server",
     "Accept": "*/*",
@@ -121,19 +122,31 @@ class HttpReply:
 
     def _watch(self) -> None:
         # One timer a reply, moved on when it fires: a timer per wait costs more than the wait.
-        self._since = self._loop.time()
+        self._since = now = self._loop.time()
         if self._timer is None:
-            due = min(self._since + self._idle, self._deadline)
-            self._timer = self._loop.call_at(due, self._expire)
+            self._timer = self._loop.call_at(self._next_look(now), self._look)
 
-    def _expire(self) -> None:
+    def _look(self) -> None:
         now = self._loop.time()
-        due = min((now if self._since is None else self._since) + self._idle, self._deadline)
-        if due > now:
-            self._timer = self._loop.call_at(due, self._expire)
-            return
-        self._failure = UpstreamTimeout("The upstream stopped answering.")
-        self.close()
+        if now >= self._due(now):
+            self._failure = UpstreamTimeout("The upstream stopped answering.")
+            self.close()
+        elif self._since is not None and self._is_cut_off():
+            self.close()
+        else:
+            self._timer = self._loop.call_at(self._next_look(now), self._look)
+
+    def _due(self, now: float) -> float:
+        return min((now if self._since is None else self._since) + self._idle, self._deadline)
+
+    def _next_look(self, now: float) -> float:
+        return min(self._due(now), now + _LOOK_S)
+
+    def _is_cut_off(self) -> bool:
+        # aiohttp 3.14.5 closes a connection whose chunk framing is broken without waking the reader
+        # (its C parser forgets the body before it raises).
+        connection = self._response.connection
+        return connection is not None and connection.closed
 
     def _ended(self) -> bytes:
         self._stop_watching()

@@ -48,6 +48,11 @@ class Kind(models.TextChoices):
     FAKE = "fake", "Fake (demos and tests)"
 
 
+def kind_choices() -> list[tuple[str, str]]:
+    """A callable, so that a new kind needs no migration."""
+    return list(Kind.choices)
+
+
 ENVIRONMENT: dict[str, tuple[str, str]] = {
     Kind.OPENAI: ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
     Kind.ANTHROPIC: ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
@@ -63,7 +68,7 @@ class Provider(models.Model):
     """A configured upstream account or server. Its kind says which adapter speaks to it."""
 
     name = models.CharField(max_length=100, unique=True, validators=[validate_name])
-    kind = models.CharField(max_length=32, choices=Kind.choices)
+    kind = models.CharField(max_length=32, choices=kind_choices)
     enabled = models.BooleanField(default=True)
     base_url = models.CharField(
         "base URL",
@@ -118,7 +123,8 @@ class Provider(models.Model):
     def reveal_api_key(self) -> str:
         """The credential in force: the stored one, else the named variable's. Raises
         SecretUnreadable."""
-        return decrypt(self.api_key) or (read_variable(self.api_key_env) if self.api_key_env else "")
+        stored = decrypt(self.api_key)
+        return stored or (read_variable(self.api_key_env) if self.api_key_env else "")
 
     def effective_base_url(self) -> str:
         """The configured address, else the named variable's, else empty: the kind's own."""
@@ -174,7 +180,7 @@ class Deployment(models.Model):
         return f"{self.provider}/{self.model}"
 
 
-def _price_field(verbose_name: str, **options: Any) -> models.DecimalField:
+def _price_field(verbose_name: str, **options: Any) -> models.DecimalField[Any, Any]:
     return models.DecimalField(
         verbose_name,
         max_digits=14,
@@ -218,9 +224,7 @@ class Route(models.Model):
     """A public model name and its ordered targets."""
 
     name = models.CharField(max_length=100, unique=True, validators=[validate_name])
-    strategy = models.CharField(
-        max_length=16, choices=Strategy.choices, default=Strategy.FALLBACK
-    )
+    strategy = models.CharField(max_length=16, choices=Strategy.choices, default=Strategy.FALLBACK)
     enabled = models.BooleanField(default=True)
     history = HistoricalRecords()
 
@@ -240,9 +244,7 @@ class RouteTarget(models.Model):
     class Meta:
         ordering = ["route", "position"]
         constraints = [
-            models.UniqueConstraint(
-                fields=["route", "deployment"], name="route_target_unique"
-            ),
+            models.UniqueConstraint(fields=["route", "deployment"], name="route_target_unique"),
         ]
 
     def __str__(self) -> str:

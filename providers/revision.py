@@ -40,8 +40,9 @@ def _create_statements(vendor: str, tables: tuple[str, ...]) -> list[str]:
             f"$$ BEGIN {_BUMP}; RETURN NULL; END $$ LANGUAGE plpgsql"
         )
         return [function] + [
-            f"CREATE OR REPLACE TRIGGER {table}_revision AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE "
-            f"ON {table} FOR EACH STATEMENT EXECUTE FUNCTION abstractcore_count_change()"
+            f"CREATE OR REPLACE TRIGGER {table}_revision "
+            f"AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION abstractcore_count_change()"
             for table in tables
         ]
     return [

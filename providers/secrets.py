@@ -45,6 +45,6 @@ def decrypt(token: str) -> str:
         raise SecretUnreadable from None
 
 
-class EncryptedTextField(models.TextField):
+class EncryptedTextField(models.TextField):  # type: ignore[type-arg]  # takes none at run time
     """Holds the ciphertext, in Python too: reading it needs a call that says so (`decrypt`), so
     that no form, history row, log line or repr shows a secret by accident."""

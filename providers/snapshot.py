@@ -17,7 +17,6 @@ from django.conf import settings
 from django.db import transaction
 
 from providers.adapters.base import ChatAdapter, Endpoint
-from providers.capabilities import Capabilities
 from providers.http import HttpClient, Timeouts
 from providers.models import ConfigRevision, Deployment, Price, Provider, Route
 from providers.registry import adapter_class

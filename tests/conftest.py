@@ -13,6 +13,9 @@ import psycopg
 import pytest
 from django.conf import settings
 
+from tests.gateway import Gateway, running_gateway
+from tests.upstream import Upstream, scripted_upstream, silence
+
 
 def require_or_skip(reason: str) -> NoReturn:
     """Skip the test for want of a service; where REQUIRE_SERVICES is set, as in CI, fail it."""
@@ -51,3 +54,28 @@ def database_beside(url: str, name: str) -> str:
     """The same server's address with another database in it; options after `?` are kept."""
     address, mark, options = url.partition("?")
     return f"{address.rpartition('/')[0]}/{name}{mark}{options}"
+
+
+@pytest.fixture(scope="session")
+def _upstream() -> Iterator[Upstream]:
+    with scripted_upstream(silence) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def gateway(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A server process that every test may ask and none may harm; its provider is `upstream`."""
+    folder = tmp_path_factory.mktemp("gateway")
+    with (
+        spare_database(folder) as url,
+        running_gateway(folder, url, _upstream.base_url) as gateway,
+    ):
+        yield gateway
+
+
+@pytest.fixture
+def upstream(_upstream: Upstream) -> Upstream:
+    """The scripted provider of `gateway`, which has been asked nothing yet."""
+    _upstream.script = silence
+    _upstream.asked = []
+    return _upstream

@@ -12,7 +12,7 @@ QUANTUM = Decimal("1e-12")
 """One pico-dollar: a token at a price of six decimals per million is a whole number of them."""
 
 
-class UsdField(models.BigIntegerField):
+class UsdField(models.BigIntegerField):  # type: ignore[type-arg]  # takes none at run time
     """US dollars as a Decimal, kept as whole pico-dollars.
 
     SQLite has no decimal type: Django's DecimalField would sum floats there, and sums of the

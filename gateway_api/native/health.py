@@ -6,11 +6,10 @@ import asyncio
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from gateway_api.answers import json_answer
+from gateway_api.answers import AnyAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
 from gateway_api.resources import journal
 from providers.database import in_database
@@ -32,9 +31,13 @@ class LiveView(AsyncAPIView):
     permission_classes = []
 
     @extend_schema(
-        operation_id="livez", summary="Liveness", responses=_REPORT, auth=[], tags=["Operations"]
+        operation_id="livez",
+        summary="Liveness",
+        responses={200: OpenApiResponse(_REPORT, description="Alive.")},
+        auth=[],
+        tags=["Operations"],
     )
-    async def get(self, request: Request) -> HttpResponseBase:
+    async def get(self, request: Request) -> AnyAnswer:
         return json_answer({"status": "ok"})
 
 
@@ -54,7 +57,7 @@ class ReadyView(AsyncAPIView):
         auth=[],
         tags=["Operations"],
     )
-    async def get(self, request: Request) -> HttpResponseBase:
+    async def get(self, request: Request) -> AnyAnswer:
         checks = await _check_database()
         checks["journal"] = "ok" if journal().is_writable() else "full or not writable"
         ready = all(result == "ok" for result in checks.values())

@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.http import QueryDict
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 
 from chat.errors import InvalidRequest
-from gateway_api.answers import Answer, StreamAnswer, json_answer
+from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
 from keys.caller import Caller
 from providers.database import in_database
@@ -55,9 +54,9 @@ _NAMES = [
     _text_parameter("key", "A key's name; an ordinary key sees only its own rows."),
 ]
 _FORMAT = _text_parameter("format", "`csv` for a spreadsheet.", enum=FORMATS)
-_MONEY = {"type": "string", "nullable": True, "description": "US dollars; null: price unknown."}
+_MONEY = {"type": ["string", "null"], "description": "US dollars; null: price unknown."}
 _COUNT = {"type": "integer"}
-_TEXT = {"type": "string", "nullable": True}
+_TEXT = {"type": ["string", "null"]}
 _ROW = {
     "type": "object",
     "properties": {
@@ -66,7 +65,7 @@ _ROW = {
         **dict.fromkeys(("stream", "estimated"), {"type": "boolean"}),
         "cost_usd": _MONEY,
         "duration_ms": _COUNT,
-        "time_to_first_token_ms": {"type": "integer", "nullable": True},
+        "time_to_first_token_ms": {"type": ["integer", "null"]},
     },
 }
 _LIST = {
@@ -75,7 +74,7 @@ _LIST = {
         "object": {"type": "string", "enum": ["list"]},
         "data": {"type": "array", "items": _ROW},
         "has_more": {"type": "boolean"},
-        "next_cursor": {"type": "string", "nullable": True},
+        "next_cursor": {"type": ["string", "null"]},
     },
 }
 _TOTAL = {
@@ -120,7 +119,7 @@ class UsageView(AsyncAPIView):
         responses={(200, "application/json"): _LIST, (200, "text/csv"): str},
         tags=["Operations"],
     )
-    async def get(self, request: Request) -> HttpResponseBase:
+    async def get(self, request: Request) -> AnyAnswer:
         query = request.query_params
         wanted, limit = read_wanted(query), _read_limit(query)
         owner, after = visible_to(self.caller), _read_text(query, "after")
@@ -158,7 +157,7 @@ class UsageSummaryView(AsyncAPIView):
         responses={(200, "application/json"): _SUMMARY, (200, "text/csv"): str},
         tags=["Operations"],
     )
-    async def get(self, request: Request) -> HttpResponseBase:
+    async def get(self, request: Request) -> AnyAnswer:
         query = request.query_params
         by = _read_choice(query, "by", GROUPS) or "day"
         for name in ("request_id", "status", *(() if by == "session" else ("session_id",))):
@@ -290,4 +289,4 @@ def _csv_answer(body: bytes, name: str) -> Answer:
 
 
 def _attachment(name: str) -> tuple[str, str]:
-    return ("Content-Disposition", f'attachment; filename="{name}"')
+    return ("content-disposition", f'attachment; filename="{name}"')

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
@@ -15,7 +14,7 @@ from chat.parsing import parse_chat_request
 from chat.sse import DONE, KEEPALIVE, encode_event
 from chat.types import Batch, ChatChunk, encode
 from gateway_api import pipeline
-from gateway_api.answers import Answer, StreamAnswer
+from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.async_view import AsyncAPIView, read_json_body
 from gateway_api.errors import as_gateway_error, openai_body
 from gateway_api.exchange import Call, Exchange
@@ -33,7 +32,7 @@ class ChatCompletionsView(AsyncAPIView):
         responses=CHAT_RESPONSES,
         tags=["OpenAI wire"],
     )
-    async def post(self, request: Request) -> HttpResponseBase:
+    async def post(self, request: Request) -> AnyAnswer:
         http_request: Any = request._request
         chat_request = parse_chat_request(await read_json_body(request))
         call = Call(

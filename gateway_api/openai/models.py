@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from chat.errors import ModelNotFound
 from chat.types import ModelInfo
-from gateway_api.answers import json_answer
+from gateway_api.answers import AnyAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
 from gateway_api.openai.schema import MODEL_RESPONSES, MODELS_RESPONSES
 from gateway_api.resources import http_client
@@ -33,7 +32,7 @@ class ModelsView(AsyncAPIView):
         responses=MODELS_RESPONSES,
         tags=["OpenAI wire"],
     )
-    async def get(self, request: Request) -> HttpResponseBase:
+    async def get(self, request: Request) -> AnyAnswer:
         models = await usable_models(self.caller)
         return json_answer({"object": "list", "data": list(models.values())})
 
@@ -47,7 +46,7 @@ class ModelView(AsyncAPIView):
         responses=MODEL_RESPONSES,
         tags=["OpenAI wire"],
     )
-    async def get(self, request: Request, name: str) -> HttpResponseBase:
+    async def get(self, request: Request, name: str) -> AnyAnswer:
         models = await usable_models(self.caller)
         if name not in models:
             raise ModelNotFound(f"The model '{name[:200]}' does not exist.", param="model")

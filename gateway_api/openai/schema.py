@@ -14,7 +14,8 @@ from chat.types import ChatParams
 def inlined_schema(type_: type) -> dict[str, Any]:
     """A JSON Schema without references to elsewhere, as drf-spectacular takes raw schemas."""
     (schema,), components = msgspec.json.schema_components([type_], ref_template="{name}")
-    return _inline(schema, components)
+    inlined: dict[str, Any] = _inline(schema, components)
+    return inlined
 
 
 def _inline(node: Any, components: dict[str, Any]) -> Any:

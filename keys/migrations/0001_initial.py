@@ -2,14 +2,14 @@
 
 import django.core.validators
 import django.db.models.deletion
-import keys.models
 import simple_history.models
 from django.conf import settings
 from django.db import migrations, models
 
+import keys.models
+
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -18,54 +18,231 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='VirtualKey',
+            name="VirtualKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True, validators=[django.core.validators.RegexValidator('\\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}\\Z', 'Use letters, digits, dots, underscores and hyphens; begin with a letter or digit.')])),
-                ('secret_sha256', models.CharField(editable=False, max_length=64, unique=True)),
-                ('hint', models.CharField(editable=False, help_text='The first characters of the secret.', max_length=16)),
-                ('enabled', models.BooleanField(default=True, help_text='Switched off, a key is revoked.')),
-                ('admin', models.BooleanField(default=False, help_text='May see and test everything.')),
-                ('allowed_models', models.JSONField(blank=True, default=None, help_text='Globs on the public name, such as ["smart", "openai/*"]. Empty: everything.', null=True, validators=[keys.models.validate_globs], verbose_name='allowed models')),
-                ('rpm', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='requests a minute')),
-                ('tpm', models.PositiveBigIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='tokens a minute')),
-                ('max_parallel', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='requests at once')),
-                ('budget_usd', models.DecimalField(blank=True, decimal_places=6, help_text='Empty: unlimited. 0: nothing.', max_digits=14, null=True, validators=[django.core.validators.MinValueValidator(0)], verbose_name='budget, USD')),
-                ('budget_period', models.CharField(choices=[('day', 'Day'), ('month', 'Month'), ('total', 'Total')], default='month', max_length=8)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=100,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}\\Z",
+                                "Use letters, digits, dots, underscores and hyphens; begin with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                ("secret_sha256", models.CharField(editable=False, max_length=64, unique=True)),
+                (
+                    "hint",
+                    models.CharField(
+                        editable=False,
+                        help_text="The first characters of the secret.",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "enabled",
+                    models.BooleanField(default=True, help_text="Switched off, a key is revoked."),
+                ),
+                (
+                    "admin",
+                    models.BooleanField(default=False, help_text="May see and test everything."),
+                ),
+                (
+                    "allowed_models",
+                    models.JSONField(
+                        blank=True,
+                        default=None,
+                        help_text='Globs on the public name, such as ["smart", "openai/*"]. Empty: everything.',
+                        null=True,
+                        validators=[keys.models.validate_globs],
+                        verbose_name="allowed models",
+                    ),
+                ),
+                (
+                    "rpm",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="requests a minute",
+                    ),
+                ),
+                (
+                    "tpm",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="tokens a minute",
+                    ),
+                ),
+                (
+                    "max_parallel",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="requests at once",
+                    ),
+                ),
+                (
+                    "budget_usd",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Empty: unlimited. 0: nothing.",
+                        max_digits=14,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                        verbose_name="budget, USD",
+                    ),
+                ),
+                (
+                    "budget_period",
+                    models.CharField(
+                        choices=[("day", "Day"), ("month", "Month"), ("total", "Total")],
+                        default="month",
+                        max_length=8,
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='HistoricalVirtualKey',
+            name="HistoricalVirtualKey",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('name', models.CharField(db_index=True, max_length=100, validators=[django.core.validators.RegexValidator('\\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}\\Z', 'Use letters, digits, dots, underscores and hyphens; begin with a letter or digit.')])),
-                ('hint', models.CharField(editable=False, help_text='The first characters of the secret.', max_length=16)),
-                ('enabled', models.BooleanField(default=True, help_text='Switched off, a key is revoked.')),
-                ('admin', models.BooleanField(default=False, help_text='May see and test everything.')),
-                ('allowed_models', models.JSONField(blank=True, default=None, help_text='Globs on the public name, such as ["smart", "openai/*"]. Empty: everything.', null=True, validators=[keys.models.validate_globs], verbose_name='allowed models')),
-                ('rpm', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='requests a minute')),
-                ('tpm', models.PositiveBigIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='tokens a minute')),
-                ('max_parallel', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='requests at once')),
-                ('budget_usd', models.DecimalField(blank=True, decimal_places=6, help_text='Empty: unlimited. 0: nothing.', max_digits=14, null=True, validators=[django.core.validators.MinValueValidator(0)], verbose_name='budget, USD')),
-                ('budget_period', models.CharField(choices=[('day', 'Day'), ('month', 'Month'), ('total', 'Total')], default='month', max_length=8)),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(blank=True, editable=False)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        auto_created=True, blank=True, db_index=True, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        db_index=True,
+                        max_length=100,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}\\Z",
+                                "Use letters, digits, dots, underscores and hyphens; begin with a letter or digit.",
+                            )
+                        ],
+                    ),
+                ),
+                (
+                    "hint",
+                    models.CharField(
+                        editable=False,
+                        help_text="The first characters of the secret.",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "enabled",
+                    models.BooleanField(default=True, help_text="Switched off, a key is revoked."),
+                ),
+                (
+                    "admin",
+                    models.BooleanField(default=False, help_text="May see and test everything."),
+                ),
+                (
+                    "allowed_models",
+                    models.JSONField(
+                        blank=True,
+                        default=None,
+                        help_text='Globs on the public name, such as ["smart", "openai/*"]. Empty: everything.',
+                        null=True,
+                        validators=[keys.models.validate_globs],
+                        verbose_name="allowed models",
+                    ),
+                ),
+                (
+                    "rpm",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="requests a minute",
+                    ),
+                ),
+                (
+                    "tpm",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="tokens a minute",
+                    ),
+                ),
+                (
+                    "max_parallel",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="requests at once",
+                    ),
+                ),
+                (
+                    "budget_usd",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Empty: unlimited. 0: nothing.",
+                        max_digits=14,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                        verbose_name="budget, USD",
+                    ),
+                ),
+                (
+                    "budget_period",
+                    models.CharField(
+                        choices=[("day", "Day"), ("month", "Month"), ("total", "Total")],
+                        default="month",
+                        max_length=8,
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(blank=True, editable=False)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(
+                        choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")], max_length=1
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical virtual key',
-                'verbose_name_plural': 'historical virtual keys',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical virtual key",
+                "verbose_name_plural": "historical virtual keys",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),

@@ -17,7 +17,7 @@ PRICES = UnitPrices("override:2026-01-01", Decimal("0.15"), Decimal("0.6"), Deci
 
 
 def opened(**changes: Any) -> Opened:
-    fields = {
+    fields: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "request_id": "req-1",
         "created_at": NOON,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -79,7 +80,7 @@ def test_a_closed_request_becomes_a_record(journal: Journal, recorder: Recorder)
         )
     )
     assert recorder.flush()
-    row = UsageRecord.objects.values().get()
+    row: dict[str, Any] = dict(UsageRecord.objects.values().get())
     assert row.pop("created_at").timestamp() == NOON
     assert row.pop("id").hex == line.id
     assert row == {

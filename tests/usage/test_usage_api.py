@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
+import httpx2
 import pytest
 from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 
 from gateway_api.native import usage as usage_views
+from gateway_site.asgi_handler import LeanASGIHandler
 from keys.models import VirtualKey
 from keys.ring import ring
 from tests.usage.requests import NOON, closed
@@ -36,19 +36,17 @@ def keys() -> Iterator[None]:
 
 
 @async_to_sync
-async def ask(path: str, *, key: str | None) -> tuple[Any, bytes]:
-    """The response and its whole body."""
+async def ask(path: str, *, key: str | None) -> httpx2.Response:
     headers = {"Authorization": f"Bearer {SECRETS[key]}"} if key else {}
-    response = await AsyncClient().get(path, headers=headers)
-    if response.streaming:
-        return response, b"".join([piece async for piece in response.streaming_content])
-    return response, response.content
+    transport = httpx2.ASGITransport(app=LeanASGIHandler())
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        return await client.get(path, headers=headers)
 
 
 def get(path: str, *, key: str | None = "root", **query: Any) -> tuple[int, Any]:
     """The status and the JSON of an answer."""
-    response, body = ask(f"{path}?{urlencode(query)}", key=key)
-    return response.status_code, json.loads(body)
+    response = ask(f"{path}?{urlencode(query)}", key=key)
+    return response.status_code, response.json()
 
 
 def rows(**query: Any) -> list[dict[str, Any]]:
@@ -59,10 +57,10 @@ def rows(**query: Any) -> list[dict[str, Any]]:
 
 
 def table(path: str = "/v1/usage", *, key: str = "root", **query: Any) -> list[list[str]]:
-    response, body = ask(f"{path}?{urlencode({**query, 'format': 'csv'})}", key=key)
+    response = ask(f"{path}?{urlencode({**query, 'format': 'csv'})}", key=key)
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
-    return list(csv.reader(io.StringIO(body.decode(), newline="")))
+    return list(csv.reader(io.StringIO(response.text, newline="")))
 
 
 def test_a_row_has_the_contracts_fields() -> None:
@@ -126,13 +124,13 @@ def test_a_key_sees_its_own_rows_and_an_admin_all() -> None:
 def test_a_key_cannot_ask_for_anothers_rows() -> None:
     record([closed(key="bob", session_id="s")])
     for path in ("/v1/usage?key=bob", "/v1/usage?session_id=s", "/v1/usage/summary?key=bob"):
-        assert json.loads(ask(path, key="alice")[1])["data"] == []
+        assert ask(path, key="alice").json()["data"] == []
 
 
 def test_an_admin_can_ask_for_one_keys_rows() -> None:
     record([closed(key="alice"), closed(key="bob")])
-    _, body = ask("/v1/usage?key=bob", key="root")
-    assert [row["key"] for row in json.loads(body)["data"]] == ["bob"]
+    answer = ask("/v1/usage?key=bob", key="root").json()
+    assert [row["key"] for row in answer["data"]] == ["bob"]
 
 
 @pytest.mark.parametrize("path", ["/v1/usage", "/v1/usage/summary"])
@@ -186,8 +184,8 @@ def test_a_time_may_have_any_form_of_rfc_3339_or_be_a_day(since: str) -> None:
 
 def test_a_plus_that_came_as_a_space_is_still_an_offset() -> None:
     record([closed()])
-    _, body = ask("/v1/usage?since=2026-11-23T12:00:00+00:00", key="root")
-    assert len(json.loads(body)["data"]) == 1
+    answer = ask("/v1/usage?since=2026-11-23T12:00:00+00:00", key="root").json()
+    assert len(answer["data"]) == 1
 
 
 def test_a_summary_is_by_day_unless_asked_otherwise() -> None:

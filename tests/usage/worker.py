@@ -69,7 +69,10 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    mode, *arguments = sys.argv[1:]
-    {"write": write_until_killed, "record": record_beside_another, "report": report}[mode](
-        *arguments
-    )
+    match sys.argv[1:]:
+        case ["write", directory]:
+            write_until_killed(directory)
+        case ["record", directory, number]:
+            record_beside_another(directory, number)
+        case ["report"]:
+            report()
