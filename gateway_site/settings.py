@@ -202,6 +202,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "A self-hosted, OpenAI-compatible gateway to every LLM provider.",
     "VERSION": __version__,
     "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": URL_PREFIX}] if URL_PREFIX else [],
     "SERVE_INCLUDE_SCHEMA": False,
     # No validator: it would tell a public service the address of every schema.
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "validatorUrl": None},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.db.models import Max, Min, Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
@@ -20,11 +20,13 @@ from usage.admin_filters import (
     ModelFilter,
     ProviderFilter,
     StatusFilter,
+    chosen,
     chosen_days,
+    chosen_rollups,
 )
 from usage.fields import usd_text
-from usage.models import HourlyUsage, UsageRecord
-from usage.totals import Totals, add_up, cost_text, end_of, start_of
+from usage.models import FAILURES, HourlyUsage, UsageRecord
+from usage.totals import Totals, add_up, cost_text
 
 SHORT_ID = 16
 
@@ -43,11 +45,28 @@ class LedgerList(ChangeList):
         if self.query:
             return  # one request was looked for, on whatever day
         first, last = chosen_days(request.GET)
-        rows = HourlyUsage.objects.filter(hour__gte=start_of(first), hour__lt=end_of(last))
-        for name in ("key", "provider", "model"):
-            if value := request.GET.get(name):
-                rows = rows.filter(**{name: value})
-        self.totals = [("Days (UTC)", f"{first} to {last}"), *_told(add_up(rows))]
+        told = _told(add_up(chosen_rollups(request.GET)))
+        self.totals = [("Days (UTC)", f"{first} to {last}"), *told]
+
+
+class RecordList(LedgerList):
+    """Requests of the hours that have any: the rollups are written with the records they count."""
+
+    def get_queryset(
+        self, request: HttpRequest, exclude_parameters: Any = None
+    ) -> QuerySet[UsageRecord]:
+        records = super().get_queryset(request, exclude_parameters)
+        if self.query:
+            return records
+        hours = chosen_rollups(request.GET)
+        if chosen(request.GET, "status") in FAILURES:
+            hours = hours.filter(failures__gt=0)
+        bounds = hours.aggregate(first=Min("hour"), last=Max("hour"))
+        if bounds["first"] is None:
+            return records.none()
+        return records.filter(
+            created_at__gte=bounds["first"], created_at__lt=bounds["last"] + timedelta(hours=1)
+        )
 
 
 def _told(totals: Totals) -> list[tuple[str, str]]:
@@ -74,7 +93,7 @@ class LedgerAdmin(ModelAdmin):
     sortable_by = ()
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return LedgerList
+        return RecordList if self.model is UsageRecord else LedgerList
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         return lookup in PARAMETERS

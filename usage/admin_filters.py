@@ -21,6 +21,7 @@ from usage.models import HourlyUsage, Status, UsageRecord
 from usage.totals import end_of, start_of
 
 DAYS_BY_DEFAULT = 7
+ROLLED_UP = ("key", "provider", "model")
 MAX_CHOICES = 200
 MAX_ROWS = 10_000
 """Rows that can be paged through: each page costs as much as all pages before it."""
@@ -49,6 +50,20 @@ def _day(text: str | None) -> date | None:
         return None
     # Far enough from the first and last day a date can hold to count on from it.
     return day if date(2000, 1, 1) <= day <= date(2999, 12, 31) else None
+
+
+def chosen(params: QueryDict, name: str) -> str:
+    """The value asked for, empty for none. No column can hold a NUL, and Postgres refuses to look
+    for one."""
+    value = params.get(name) or ""
+    return "" if "\0" in value else value
+
+
+def chosen_rollups(params: QueryDict) -> QuerySet[HourlyUsage]:
+    """The hourly totals of what is asked for, whatever its status."""
+    first, last = chosen_days(params)
+    columns = {name: value for name in ROLLED_UP if (value := chosen(params, name))}
+    return HourlyUsage.objects.filter(hour__gte=start_of(first), hour__lt=end_of(last), **columns)
 
 
 class DayRangeFilter(admin.ListFilter):
@@ -95,7 +110,8 @@ class ExactFilter(DropdownFilter):
     """Equal to one of the choices; the column has the parameter's name."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+        value = chosen(request.GET, self.parameter_name)
+        return queryset.filter(**{self.parameter_name: value}) if value else queryset
 
 
 class StatusFilter(ExactFilter):
@@ -116,7 +132,7 @@ class RolledUpFilter(ExactFilter):
         since = timezone.now() - timedelta(days=DAYS_BY_DEFAULT)
         rows = HourlyUsage.objects.filter(hour__gte=since).order_by(name)
         found = set(rows.values_list(name, flat=True).distinct()[:MAX_CHOICES])
-        found |= {request.GET.get(name, "")}
+        found |= {chosen(request.GET, name)}
         return [(value, value) for value in sorted(found) if value]
 
 
@@ -135,6 +151,6 @@ class ModelFilter(RolledUpFilter):
     parameter_name = "model"
 
 
-PARAMETERS = frozenset({"day_from", "day_to", "status", "key", "provider", "model"})
+PARAMETERS = frozenset({"day_from", "day_to", "status", *ROLLED_UP})
 """All a caller may filter by. Django's admin would take any lookup on any column, and a `regex` on
 ten million rows stops a small machine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter, gt
 from typing import Any
 from uuid import UUID
@@ -68,8 +69,18 @@ def _insert(lines: Sequence[Closed]) -> None:
         if connection.vendor == "postgresql":
             _copy(cursor, rows)
         else:
-            cursor.executemany(_INSERT, rows)
+            _insert_at_once(cursor, rows)
         cursor.executemany(_UPSERT, _totals(lines))
+
+
+def _insert_at_once(cursor: Any, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows a statement. Each statement gives the interpreter's lock away once and waits to
+    get it back; `executemany` does so for every row, and a loop that was serving 1,800 requests
+    a second spent more time handing the lock over than serving."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = rows[start : start + _ROWS_AT_ONCE]
+        places = ", ".join([_PLACES] * len(part))
+        cursor.execute(_INSERT.replace(f"VALUES {_PLACES}", f"VALUES {places}"), list(chain(*part)))
 
 
 def _copy(cursor: Any, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -177,6 +188,9 @@ _same = attrgetter(*_SAME)
 _tokens = attrgetter(*TOKENS)
 _RECORD = ("id", "created_at", "cost_usd", "price_source", *_PRICES, *_SAME)
 _INSERT = _insertion(UsageRecord, _RECORD)
+_PLACES = "(" + ", ".join(["%s"] * len(_RECORD)) + ")"
+_ROWS_AT_ONCE = 32_000 // len(_RECORD)
+"""SQLite takes 32,766 parameters a statement."""
 _UPSERT = _upsertion()
 _COPY = f"COPY {_INSERT.removeprefix('INSERT INTO ').partition(' VALUES ')[0]} FROM STDIN"
 _LIMITS = {

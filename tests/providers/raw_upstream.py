@@ -68,11 +68,24 @@ class Peer:
         self._writer.write(data)
         await self._writer.drain()
 
+    async def bridge_to(self, port: int) -> None:
+        """Carry bytes both ways to another server on loopback until one side ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        there = asyncio.create_task(_carry(self._reader, writer))
+        await _carry(reader, self._writer)
+        await there
+
     async def hung_up(self) -> None:
         """Wait until the client closes."""
         while await self._reader.read(65536):
             pass
         self._upstream.gone.set()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
 
 
 Play = Callable[[Upstream, Peer], Awaitable[None]]

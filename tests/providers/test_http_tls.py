@@ -141,14 +141,14 @@ asyncio.run(main())
 """
 
 
-async def trusting(authority: Authority, url: str) -> str:
+async def trusting(authority: Authority, url: str, *, proxy: str = "") -> str:
     """What a process with SSL_CERT_FILE set makes of `url`: OpenSSL reads it once, at the start."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         TRUSTING,
         url,
-        env={"SSL_CERT_FILE": str(authority.file)},
+        env={"SSL_CERT_FILE": str(authority.file), "HTTPS_PROXY": proxy},
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
@@ -186,3 +186,23 @@ async def test_plain_http_where_tls_is_expected_is_a_tls_failure(client: HttpCli
     async with serving(play) as upstream:
         error = await failure(post(client, upstream.url(scheme="https")))
     assert kind(error) == ("tls", False)
+
+
+async def test_tls_through_a_proxy_is_with_the_upstream_itself(tmp_path: Path) -> None:
+    """Nobody here knows the name: a provider's is left to the proxy, its certificate is not."""
+    authority = Authority(tmp_path)
+
+    async def tunnel(proxy: Upstream, peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await peer.bridge_to(upstream.port)
+
+    async with (
+        serving(answering(OK), tls=authority.serves("api.invalid")) as upstream,
+        serving(tunnel) as proxy,
+    ):
+        through = f"http://127.0.0.1:{proxy.port}"
+        assert await trusting(authority, "https://api.invalid/v1", proxy=through) == "ok"
+        assert await trusting(authority, "https://other.invalid/", proxy=through) == "tls False"
+    assert proxy.requests[0].startswith(b"CONNECT api.invalid:443 HTTP/1.1\r\n")
+    assert len(upstream.requests) == 1

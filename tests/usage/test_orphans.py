@@ -187,16 +187,16 @@ def test_two_workers_record_into_one_database_and_adopt_a_third(
         "DJANGO_SETTINGS_MODULE": "gateway_site.settings",
     }
     assert _output(worker("report", **surroundings)) == [b"0", b"0", b"0", b"0", b"0"]
-    pair = [worker("record", str(directory), "200", **surroundings) for _ in range(2)]
+    pair = [worker("record", str(directory), "100", **surroundings) for _ in range(2)]
     for process in pair:
         _output(process)
     records, requests, cost, hourly_cost, interrupted = _output(worker("report", **surroundings))
-    assert (records, requests, interrupted) == (b"701", b"701", b"1")
+    assert (records, requests, interrupted) == (b"501", b"501", b"1")
     assert cost == hourly_cost
     assert list(directory.iterdir()) == []
 
 
 def _output(process: subprocess.Popen[bytes]) -> list[bytes]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     return output.split()

@@ -38,7 +38,8 @@ def keys() -> Iterator[None]:
 @async_to_sync
 async def ask(path: str, *, key: str | None) -> httpx2.Response:
     headers = {"Authorization": f"Bearer {SECRETS[key]}"} if key else {}
-    transport = httpx2.ASGITransport(app=LeanASGIHandler())
+    handler: Any = LeanASGIHandler()
+    transport = httpx2.ASGITransport(app=handler)
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         return await client.get(path, headers=headers)
 
