@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from django.urls import get_resolver
 
 from gateway_site.asgi_handler import LeanASGIHandler, Receive, Scope, Send
 from gateway_site.background import Background
+
+
+def _spare_the_collector() -> None:
+    """What is loaded now stays for good: the cyclic collector need not walk it again and again, nor
+    look after every few hundred allocations (9 % of the CPU under load did nothing else)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 class GatewayApplication:
@@ -19,6 +28,7 @@ class GatewayApplication:
         get_resolver().url_patterns  # noqa: B018
         self._handler = LeanASGIHandler()
         self._background = Background()
+        _spare_the_collector()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -184,13 +184,21 @@ class Gateway:
 
     def open_entries(self) -> set[str]:
         """Ids of the journal's requests that no line closes."""
+        opened, closed = self._journal()
+        return opened - closed
+
+    def closed_entries(self) -> set[str]:
+        """Ids of the requests that the journal still tells the end of."""
+        return self._journal()[1]
+
+    def _journal(self) -> tuple[set[str], set[str]]:
         opened, closed = set(), set()
         for path in (self.folder / "data" / "journal").glob("*.jsonl"):
             with suppress(FileNotFoundError):  # recorded and gone since the listing
                 for line in path.read_bytes().splitlines():
                     entry = json.loads(line)
                     (closed if entry["line"] == "closed" else opened).add(entry["id"])
-        return opened - closed
+        return opened, closed
 
 
 def configuration(base_url: str, **provider: Any) -> dict[str, Any]:

@@ -10,13 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.gateway import Answered, Gateway
+from tests.gateway import Answered, Gateway, wait_until
 from tests.upstream import Asked, Peer, Script, Upstream
 
-pytestmark = pytest.mark.once
-
 RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/openai-chat.jsonl.gz"
-NEVER_SENT = {"user message without content", "no messages"}
 
 
 def recorded() -> list[dict[str, Any]]:
@@ -162,8 +159,7 @@ def test_the_ledger_has_the_recorded_usage_of_every_interaction(
             left_out["recorded without usage"] += 1
             continue
         told[f"ledger-{interaction['id']}"] = expected_row(response["status"], usage or {})
-    gateway.wait_for_rows(len(told))
-    wait_for(gateway, set(told))
+    wait_until(lambda: told.keys() <= {row.request_id for row in gateway.rows()}, seconds=20)
     found = {
         row.request_id: (row.status, row.tokens_input, row.tokens_output, bool(row.estimated))
         for row in gateway.rows()
@@ -175,12 +171,6 @@ def test_the_ledger_has_the_recorded_usage_of_every_interaction(
             f"ledger, left out: {dict(left_out) or 'none'}"
         )
     assert found == told
-
-
-def wait_for(gateway: Gateway, ids: set[str]) -> None:
-    from tests.gateway import wait_until
-
-    wait_until(lambda: ids <= {row.request_id for row in gateway.rows()}, seconds=20)
 
 
 def expected_row(status: int, usage: dict[str, Any]) -> tuple[str, int, int, bool]:
