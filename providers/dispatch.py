@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, wait_random_exponential
 
-from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamRejected
+from chat.errors import GatewayError, ModelNotFound, UpstreamError, UpstreamFailed, UpstreamRejected
 from chat.types import Batch, ChatRequest, Reply, has_substance
 from providers.adapters.base import ChatAdapter
 from providers.http import HttpClient
@@ -125,7 +125,7 @@ def may_fall_back(error: GatewayError) -> bool:
     """Whether another target may do better: not with a request that is itself wrong."""
     if isinstance(error, UpstreamRejected):
         return error.upstream_status == 404
-    return isinstance(error, UpstreamError)
+    return isinstance(error, UpstreamError | ModelNotFound)
 
 
 def pause_before_retry(error: GatewayError, retry: int) -> float | None:

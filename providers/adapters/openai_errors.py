@@ -90,6 +90,10 @@ def _build(
             message or "The provider is overloaded.", retryable=True, retry_after=retry_after
         )
         return _with_status(overloaded, status)
+    if fields.get("type") == "exceed_context_size_error":  # llama.cpp's words
+        return UpstreamRejected(
+            message, upstream_status=400, code="context_length_exceeded", param="messages"
+        )
     if 400 <= status < 500:
         return UpstreamRejected(
             message or f"The provider rejected the request (status {status}).",

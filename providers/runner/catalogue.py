@@ -45,6 +45,8 @@ class LocalModel:
     """Where a request sets no limit: a small model may never stop by itself."""
     memory_bytes: int
     """What the child needs to be resident when the model is loaded."""
+    default_temperature: float | None = None
+    """Where a request names none; None: llama.cpp's own, 0.8."""
     chat_template: str = ""
     """Jinja; empty for the one in the weights file."""
     embeddings: bool = False
@@ -75,6 +77,8 @@ def _embedded_model() -> LocalModel | None:
         slots=2,
         default_max_tokens=1024,
         memory_bytes=380_000_000,
+        # Greedy: at 0.8, and at 1, these 135 M weights answer mostly nonsense.
+        default_temperature=0.0,
         chat_template=_EMBEDDED_TEMPLATE,
         embeddings=True,
     )

@@ -58,6 +58,8 @@ def _set_limits(parameters: Any, model: LocalModel) -> None:
     parameters.n_ctx = model.context * model.slots
     parameters.n_parallel = model.slots
     parameters.n_predict = model.default_max_tokens
+    if model.default_temperature is not None:
+        parameters.sampling.temp = model.default_temperature
     parameters.cpuparams.n_threads = 1  # two are slower where others use the cores too
     parameters.cpuparams_batch.n_threads = 1
     parameters.n_gpu_layers = 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tests.gateway import KEY, Gateway
@@ -28,6 +29,16 @@ class Caller:
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
+
+
+@asynccontextmanager
+async def asking(gateway: Gateway, request_id: str, *, stream: bool) -> AsyncIterator[Caller]:
+    """A request whose caller leaves at the end of the block."""
+    caller = await ask(gateway, request_id, stream=stream)
+    try:
+        yield caller
+    finally:
+        await caller.leave()
 
 
 async def ask(gateway: Gateway, request_id: str, *, stream: bool) -> Caller:

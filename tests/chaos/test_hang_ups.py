@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import Awaitable, Callable
 
-from tests.chaos.asking import Caller, ask
+from tests.chaos.asking import Caller, asking
 from tests.gateway import Gateway, Row, wait_until
 from tests.upstream import DONE, Asked, Peer, Upstream, chunk, completion, silence, whole
 
@@ -42,11 +42,10 @@ async def leave_and_time(
     """Asks, waits until the upstream is asked (and for `wait`), leaves, and checks that the
     upstream is let go in time. Returns the request id."""
     request_id = uuid.uuid4().hex
-    caller = await ask(gateway, request_id, stream=stream)
-    await until(lambda: asked_by(provider, request_id) is not None)
-    if wait is not None:
-        await wait(caller)
-    await caller.leave()
+    async with asking(gateway, request_id, stream=stream) as caller:
+        await until(lambda: asked_by(provider, request_id) is not None)
+        if wait is not None:
+            await wait(caller)
     asked = asked_by(provider, request_id)
     assert asked is not None
     await until(lambda: asked.left_at is not None, seconds=ABORT_WITHIN_S)
@@ -106,9 +105,8 @@ async def test_300_random_hang_ups_leave_nothing_open(served: Gateway, provider:
     async def one() -> None:
         async with at_once:
             request_id = f"{chance.random():.9f}-{uuid.uuid4().hex}"
-            caller = await ask(served, request_id, stream=chance.random() < 0.7)
-            await asyncio.sleep(chance.random() * 0.25)
-            await caller.leave()
+            async with asking(served, request_id, stream=chance.random() < 0.7):
+                await asyncio.sleep(chance.random() * 0.25)
 
     await asyncio.gather(*(one() for _ in range(300)))
     await asyncio.to_thread(wait_for_silence, served)

@@ -7,9 +7,9 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.asking import ask
+from tests.chaos.asking import asking
 from tests.gateway import Gateway, running_gateway, wait_until
-from tests.upstream import DONE, Asked, Peer, Upstream, chunk, completion, scripted_upstream
+from tests.upstream import DONE, Asked, Peer, Upstream, chunk, scripted_upstream
 
 REQUESTS = 200
 
@@ -36,9 +36,8 @@ async def send_until_dead(gateway: Gateway, upstream: Upstream) -> None:
     async def one(number: int) -> None:
         async with at_once:
             with suppress(OSError):
-                caller = await ask(gateway, f"kill-{number}", stream=number % 3 != 0)
-                await caller.read_all()
-                await caller.leave()
+                async with asking(gateway, f"kill-{number}", stream=number % 3 != 0) as caller:
+                    await caller.read_all()
 
     async def kill() -> None:
         while len(upstream.asked) < REQUESTS // 2:

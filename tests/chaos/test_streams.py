@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.asking import ask, dechunked
+from tests.chaos.asking import asking, dechunked
 from tests.gateway import Gateway, running_gateway, wait_until
 from tests.upstream import DONE, Asked, Peer, chunk, scripted_upstream, usage_chunk
 
@@ -34,11 +34,8 @@ async def script(asked: Asked, peer: Peer) -> None:
 
 
 async def read_stream(gateway: Gateway, name: str) -> None:
-    caller = await ask(gateway, name, stream=True)
-    try:
+    async with asking(gateway, name, stream=True) as caller:
         body = dechunked(await caller.read_all())
-    finally:
-        await caller.leave()
     assert body == b"".join(pieces_for(name)) + DONE
 
 

@@ -12,8 +12,10 @@ pytestmark = pytest.mark.once
 
 def asked(*, address: str = "127.0.0.1", host: str = "localhost:8000", **headers: str) -> bool:
     """Whether a request from `address` is local. Headers as in META, without `HTTP_`."""
-    meta = {f"HTTP_{name}": value for name, value in headers.items()}
-    return is_local(RequestFactory().get("/", REMOTE_ADDR=address, HTTP_HOST=host, **meta))
+    request = RequestFactory().get("/")
+    request.META.update({"REMOTE_ADDR": address, "HTTP_HOST": host})
+    request.META.update({f"HTTP_{name}": value for name, value in headers.items()})
+    return is_local(request)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.1", "::1"])
