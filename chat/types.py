@@ -1,7 +1,8 @@
 """Chat requests, chunks and completions in the OpenAI chat-completion shape.
 
 Shapes follow openai 3.54.0 (`types/chat/`). Structs ignore fields they do not name: on a same-wire
-exchange the bytes carry those, and `ChatRequest.body` keeps every field a caller sent.
+exchange the bytes carry those, and `ChatRequest.body` keeps every field a caller sent. What is
+decoded from JSON holds no cycles, so the streamed types stay out of the cyclic collector (`gc`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class ToolCallDelta(Struct, gc=False, omit_defaults=True):
     function: FunctionDelta | None = None
 
 
-class Delta(Struct, omit_defaults=True):
+class Delta(Struct, omit_defaults=True, gc=False):
     """What one chunk adds to a choice."""
 
     role: str | None = None
@@ -62,14 +63,14 @@ class Delta(Struct, omit_defaults=True):
     audio: Any = None
 
 
-class ChunkChoice(Struct):
+class ChunkChoice(Struct, gc=False):
     index: int
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: Any = None
 
 
-class ChatChunk(Struct, omit_defaults=True):
+class ChatChunk(Struct, omit_defaults=True, gc=False):
     """One streamed piece. `choices` is empty on the usage chunk only."""
 
     choices: list[ChunkChoice]
@@ -81,7 +82,7 @@ class ChatChunk(Struct, omit_defaults=True):
     error: Any = None
 
 
-class Batch(Struct):
+class Batch(Struct, gc=False):
     """Chunks that arrived together.
 
     `wire` is what a caller on the OpenAI wire gets for them where the upstream's own bytes can be
@@ -92,7 +93,7 @@ class Batch(Struct):
     wire: bytes | None = None
 
 
-class Reply(Struct):
+class Reply(Struct, gc=False):
     """A whole answer: its JSON in the OpenAI shape and what the ledger needs of it."""
 
     body: bytes

@@ -94,9 +94,10 @@ class AsyncAPIView(APIView):
             return json_answer(metadata.data, headers=[("allow", ", ".join(self.allowed_methods))])
         if method == "head":
             method = "get"
-        if method.upper() not in self.allowed_methods:
+        handler = getattr(self, method, None) if method in self.http_method_names else None
+        if handler is None:
             raise MethodNotAllowed(f"The method {self.request.method} is not allowed here.")
-        answer = await getattr(self, method)(self.request, *args, **kwargs)
+        answer = await handler(self.request, *args, **kwargs)
         assert isinstance(answer, Answer | StreamAnswer), "a DRF Response would render in a thread"
         return answer
 

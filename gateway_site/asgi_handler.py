@@ -248,45 +248,47 @@ class LeanASGIHandler(ASGIHandler):
         try:
             departure.watch()
             await send(_start(request, answer))
-            outlet = _Outlet(send, answer.keepalive)
+            silence = _Silence(send, answer.keepalive)
             try:
-                await outlet.send(answer.first)
+                await send(_piece(answer.first))
                 async for piece in pieces:
-                    await outlet.send(piece)
+                    silence.broken = True
+                    await send(_piece(piece))
             finally:
-                outlet.stop()
+                silence.stop()
             departure.stop()
             await send({"type": "http.response.body", "body": b""})
         finally:
             await pieces.aclose()
 
 
-class _Outlet:
-    """Sends a stream's pieces, and a comment after every KEEPALIVE_S of silence."""
+def _piece(body: bytes) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": True}
 
-    __slots__ = ("_keepalive", "_loop", "_send", "_sending", "_sent_at", "_task", "_timer")
+
+class _Silence:
+    """Sends a comment after every KEEPALIVE_S without a piece, so that no proxy in between takes
+    the stream for dead. Pieces are whole events: a comment between two of them harms none."""
+
+    __slots__ = ("_keepalive", "_loop", "_send", "_task", "_timer", "broken")
 
     def __init__(self, send: Send, keepalive: bytes) -> None:
+        self.broken = False
         self._send = send
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
-        self._sending = False
-        self._sent_at = self._loop.time()
         self._task: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(KEEPALIVE_S, self._tick) if keepalive else None
 
-    async def send(self, piece: bytes) -> None:
-        self._sending = True
-        await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        self._sending = False
-        self._sent_at = self._loop.time()
-
     def _tick(self) -> None:
-        silence = self._loop.time() - self._sent_at
-        if silence >= KEEPALIVE_S - 0.1 and not self._sending:
-            self._task = self._loop.create_task(self.send(self._keepalive))
-            silence = 0
-        self._timer = self._loop.call_later(max(KEEPALIVE_S - silence, 1), self._tick)
+        # A reader that takes nothing has a comment waiting for it already: one is enough.
+        if not self.broken and (self._task is None or self._task.done()):
+            self._task = self._loop.create_task(self._comment())
+        self.broken = False
+        self._timer = self._loop.call_later(KEEPALIVE_S, self._tick)
+
+    async def _comment(self) -> None:
+        await self._send(_piece(self._keepalive))
 
     def stop(self) -> None:
         if self._timer is not None:

@@ -47,7 +47,9 @@ def decode(packets: list[bytes]) -> list[SSEEvent]:
 
 def as_the_standard_says(stream: bytes) -> list[SSEEvent]:
     """The WHATWG algorithm over a whole stream, but for an event left open at its end."""
-    events, lines, kind = [], [], ""
+    events: list[SSEEvent] = []
+    lines: list[str] = []
+    kind = ""
     text = stream.removeprefix(b"\xef\xbb\xbf").decode()
     for line in [*re.split("\r\n|\r|\n", text), ""]:
         name, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""An OpenAI stream read from packets of any size: the same chunks, the same bytes for the caller."""
+"""An OpenAI stream read from packets of any size: the same chunks, the same bytes."""
 
 from __future__ import annotations
 
