@@ -38,6 +38,8 @@ Send = Callable[[Message], Awaitable[None]]
 WATCH_AFTER_S = 0.02
 """Answers that come sooner need no watch for a caller who leaves."""
 KEEPALIVE_S = 15.0
+"""The longest silence of a stream."""
+TICKS = 5
 MAX_DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_TIMEOUT_S = 10.0
 _MAX_HOSTS = 256
@@ -267,10 +269,10 @@ def _piece(body: bytes) -> Message:
 
 
 class _Silence:
-    """Sends a comment after every KEEPALIVE_S without a piece, so that no proxy in between takes
+    """Sends a comment before KEEPALIVE_S pass without a piece, so that no proxy in between takes
     the stream for dead. Pieces are whole events: a comment between two of them harms none."""
 
-    __slots__ = ("_keepalive", "_loop", "_send", "_task", "_timer", "broken")
+    __slots__ = ("_keepalive", "_loop", "_send", "_task", "_ticks", "_timer", "broken")
 
     def __init__(self, send: Send, keepalive: bytes) -> None:
         self.broken = False
@@ -278,14 +280,18 @@ class _Silence:
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(KEEPALIVE_S, self._tick) if keepalive else None
+        self._ticks = 0
+        self._timer = self._loop.call_later(KEEPALIVE_S / TICKS, self._tick) if keepalive else None
 
     def _tick(self) -> None:
-        # A reader that takes nothing has a comment waiting for it already: one is enough.
-        if not self.broken and (self._task is None or self._task.done()):
-            self._task = self._loop.create_task(self._comment())
+        # Counted in ticks, because a look at the clock for every piece costs more than this.
+        self._ticks = 0 if self.broken else self._ticks + 1
         self.broken = False
-        self._timer = self._loop.call_later(KEEPALIVE_S, self._tick)
+        # A reader that takes nothing has a comment waiting for it already: one is enough.
+        if self._ticks >= TICKS - 1 and (self._task is None or self._task.done()):
+            self._ticks = 0
+            self._task = self._loop.create_task(self._comment())
+        self._timer = self._loop.call_later(KEEPALIVE_S / TICKS, self._tick)
 
     async def _comment(self) -> None:
         await self._send(_piece(self._keepalive))

@@ -138,7 +138,11 @@ class Gateway:
         """Posts a chat completion request, JSON values or bytes, with the key."""
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        all_headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json", **named}
+        all_headers = {
+            "authorization": f"Bearer {KEY}",
+            "content-type": "application/json",
+            **named,
+        }
         return self.call("POST", "/v1/chat/completions", body, all_headers)
 
     def stop(self) -> None:
@@ -192,7 +196,8 @@ class Gateway:
         return self._journal()[1]
 
     def _journal(self) -> tuple[set[str], set[str]]:
-        opened, closed = set(), set()
+        opened: set[str] = set()
+        closed: set[str] = set()
         for path in (self.folder / "data" / "journal").glob("*.jsonl"):
             with suppress(FileNotFoundError):  # recorded and gone since the listing
                 for line in path.read_bytes().splitlines():

@@ -51,7 +51,10 @@ class Peer:
     def begin(self, **headers: str) -> None:
         """The head of a stream; `piece` and `end` follow."""
         self.write(
-            head(200, {"content_type": "text/event-stream", **headers, "transfer_encoding": "chunked"})
+            head(
+                200,
+                {"content_type": "text/event-stream", **headers, "transfer_encoding": "chunked"},
+            )
         )
 
     def piece(self, data: bytes) -> None:

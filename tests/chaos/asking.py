@@ -73,7 +73,7 @@ def dechunked(raw: bytes) -> bytes:
     """The body of an answer in chunked coding. AssertionError where it is not whole."""
     _, mark, rest = raw.partition(b"\r\n\r\n")
     assert mark, raw[:200]
-    parts = []
+    parts: list[bytes] = []
     while True:
         size, mark, rest = rest.partition(b"\r\n")
         assert mark, "the body breaks off"

@@ -23,13 +23,11 @@ async def talking(asked: Asked, peer: Peer) -> None:
 
 
 async def until(holds: Callable[[], bool], *, seconds: float = 10) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():
-            await asyncio.sleep(0.01)
+    await asyncio.to_thread(wait_until, holds, seconds=seconds)
 
 
 def asked_by(provider: Upstream, request_id: str) -> Asked | None:
-    return next((each for each in provider.asked if each.json()["user"] == request_id), None)
+    return next((each for each in provider.asked if each.json().get("user") == request_id), None)
 
 
 async def leave_and_time(
@@ -56,10 +54,8 @@ async def row_of(gateway: Gateway, request_id: str) -> Row:
     def find() -> list[Row]:
         return [row for row in gateway.rows() if row.request_id == request_id]
 
-    async with asyncio.timeout(10):
-        while not (found := await asyncio.to_thread(find)):
-            await asyncio.sleep(0.1)
-    (row,) = found
+    await until(lambda: bool(find()))
+    (row,) = find()
     return row
 
 
@@ -117,7 +113,10 @@ async def test_300_random_hang_ups_leave_nothing_open(served: Gateway, provider:
     assert {row.status for row in rows} <= {"aborted", "success"}
     assert any(row.status == "aborted" for row in rows)
     provider.script = whole(200, completion())
-    assert served.chat({"model": "smart", "messages": [{"role": "user", "content": "x"}]}).status == 200
+    assert (
+        served.chat({"model": "smart", "messages": [{"role": "user", "content": "x"}]}).status
+        == 200
+    )
 
 
 async def at_some_time(asked: Asked, peer: Peer) -> None:
@@ -125,8 +124,11 @@ async def at_some_time(asked: Asked, peer: Peer) -> None:
     wait = float(asked.json()["user"].partition("-")[0]) * 0.03
     if not asked.json()["stream"]:
         await asyncio.sleep(wait * 5)
-        peer.answer(200, b'{"choices":[{"index":0,"message":{"role":"assistant","content":"x"},'
-                    b'"finish_reason":"stop"}]}')
+        peer.answer(
+            200,
+            b'{"choices":[{"index":0,"message":{"role":"assistant","content":"x"},'
+            b'"finish_reason":"stop"}]}',
+        )
         return
     peer.begin()
     for _ in range(10):

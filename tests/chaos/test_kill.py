@@ -18,8 +18,11 @@ async def unhurried(asked: Asked, peer: Peer) -> None:
     """Streams for some 0.5 s; answers after 0.2 s."""
     if not asked.json()["stream"]:
         await asyncio.sleep(0.2)
-        peer.answer(200, b'{"choices":[{"index":0,"message":{"role":"assistant","content":"x"},'
-                    b'"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}')
+        peer.answer(
+            200,
+            b'{"choices":[{"index":0,"message":{"role":"assistant","content":"x"},'
+            b'"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":1}}',
+        )
         return
     peer.begin()
     for _ in range(10):
@@ -40,8 +43,8 @@ async def send_until_dead(gateway: Gateway, upstream: Upstream) -> None:
                     await caller.read_all()
 
     async def kill() -> None:
-        while len(upstream.asked) < REQUESTS // 2:
-            await asyncio.sleep(0.01)
+        half = REQUESTS // 2
+        await asyncio.to_thread(wait_until, lambda: len(upstream.asked) >= half, seconds=20)
         gateway.kill()
 
     async with asyncio.timeout(30):

@@ -216,7 +216,9 @@ def test_an_unknown_model_is_404(gateway: Gateway) -> None:
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
 
-@pytest.mark.parametrize("name", ["x" * 100_000, "../../etc/passwd", "a\nb", "smart\x00", "é" * 500])
+@pytest.mark.parametrize(
+    "name", ["x" * 100_000, "../../etc/passwd", "a\nb", "smart\x00", "é" * 500]
+)
 def test_a_strange_model_name_is_404(gateway: Gateway, name: str) -> None:
     error = check_error(gateway.chat(valid(model=name)), statuses=(400, 404))
     assert len(error["message"]) < 2000

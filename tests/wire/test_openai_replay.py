@@ -119,9 +119,7 @@ def test_the_caller_gets_the_answer_as_it_was_recorded(
         compare_streams(answered, response["body_text"], sent)
 
 
-def compare_errors(
-    answered: Answered, response: dict[str, Any], sent: dict[str, Any]
-) -> None:
+def compare_errors(answered: Answered, response: dict[str, Any], sent: dict[str, Any]) -> None:
     told, recorded = answered.json()["error"], response["body"]["error"]
     if response["status"] in (401, 403):
         assert (answered.status, told["code"]) == (502, "upstream_credentials")
