@@ -30,6 +30,7 @@ from gateway_api.errors import as_gateway_error, error_answer
 from keys.authentication import CallerAuthentication, IsCaller, identify
 from keys.caller import Caller
 
+
 class FirstRenderer(BaseContentNegotiation):
     """JSON, whatever `Accept` says: every client of the API means JSON."""
 

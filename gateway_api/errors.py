@@ -68,7 +68,7 @@ def _from_drf(error: drf.APIException) -> GatewayError:
     if isinstance(error, drf.UnsupportedMediaType):
         return UnsupportedMediaType(detail)
     if isinstance(error, drf.Throttled):
-        return RateLimited(detail, retry_after=str(round(error.wait or 1)))
+        return RateLimited(detail, retry_after=str(round(getattr(error, "wait", None) or 1)))
     if error.status_code < 500:
         return InvalidRequest(detail)
     logger.error("Unforeseen failure", exc_info=error)

@@ -17,7 +17,7 @@ from usage.journal import Journal
 
 async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
-    RateLimited and ServiceUnavailable; nothing was asked of an upstream, and nothing is in the ledger."""
+    RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
     configuration = snapshot.current()
     if configuration is snapshot.EMPTY:
         raise ServiceUnavailable(

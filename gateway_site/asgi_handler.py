@@ -2,7 +2,7 @@
 
 The stock handler costs 0.8-1.2 ms of CPU per request before any view: a thread context with a new
 OS thread (`ASGIHandler.__call__`), request signals through sync receivers, a spooled temporary file
-for the body (`read_body`), two tasks (`handle`), and `response.close` in a thread (`send_response`).
+for the body (`read_body`), two tasks (`handle`), `response.close` in a thread (`send_response`).
 This one keeps URL resolution, `ASGIRequest` and the view, and replaces those five. It serves views
 whose class says `lean = True`; everything else takes the stock handler. It leans on
 `ASGIHandler.__call__(scope, receive, send)`, `ASGIRequest(scope, body_file)` and `get_resolver`
@@ -15,7 +15,7 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -25,13 +25,13 @@ from django.urls import Resolver404, ResolverMatch, get_resolver
 
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.errors import as_gateway_error, error_answer
-from usage.lines import new_id
 from gateway_site.logs import request_id as current_request_id
+from usage.lines import new_id
 
 access_log = logging.getLogger("abstractcore.access")
 
 Scope = dict[str, Any]
-Message = dict[str, Any]
+Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 

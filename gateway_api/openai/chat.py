@@ -100,5 +100,3 @@ class _ChunkEncoder:
         if not self._wants_usage:
             chunk.usage = None
         return encode(chunk)
-
-

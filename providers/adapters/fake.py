@@ -35,7 +35,6 @@ from providers.adapters.base import ChatAdapter
 from providers.adapters.openai_errors import error_from_reply
 from providers.capabilities import Capabilities
 
-
 _WORDS = re.compile(r"\s*\S+|\s+\Z")
 
 

@@ -243,7 +243,7 @@ class OpenAICompatibleAdapter(OpenAIAdapter):
     """A row with an address of its own: vLLM, OpenRouter, Groq, llama.cpp, another gateway."""
 
     kind = "openai-compatible"
-    default_base_url = None
+    default_base_url: ClassVar[str | None] = None
     needs_key = False
 
 

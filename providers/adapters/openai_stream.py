@@ -159,7 +159,9 @@ class ChatStreamReader:
                 return None
             choices = []
         fields["choices"] = [
-            _mend_choice(choice, at) for at, choice in enumerate(choices) if isinstance(choice, dict)
+            _mend_choice(choice, at)
+            for at, choice in enumerate(choices)
+            if isinstance(choice, dict)
         ]
         mend_usage(fields)
         return fields

@@ -105,7 +105,7 @@ async def test_300_random_hang_ups_leave_nothing_open(served: Gateway, provider:
                 await asyncio.sleep(chance.random() * 0.25)
 
     await asyncio.gather(*(one() for _ in range(300)))
-    await asyncio.to_thread(wait_for_silence, served)
+    await asyncio.to_thread(wait_for_silence, served, provider)
     asked = {each.json()["user"] for each in provider.asked}
     rows = [row for row in served.rows() if row.request_id not in before]
     assert asked <= {row.request_id for row in rows}
@@ -138,10 +138,16 @@ async def at_some_time(asked: Asked, peer: Peer) -> None:
     peer.end()
 
 
-def wait_for_silence(gateway: Gateway) -> None:
-    """Until the journal has no open request and its closed ones are in the ledger."""
-    wait_until(
-        lambda: not gateway.open_entries() and len(gateway.closed_entries()) <= len(gateway.rows()),
-        seconds=15,
-        why=lambda: f"open: {gateway.open_entries()}",
-    )
+def wait_for_silence(gateway: Gateway, provider: Upstream) -> None:
+    """Until the journal has no open request and the ledger all that the upstream was asked."""
+
+    def is_silent() -> bool:
+        asked = {each.json()["user"] for each in provider.asked}
+        rows = gateway.rows()
+        return (
+            not gateway.open_entries()
+            and len(gateway.closed_entries()) <= len(rows)
+            and asked <= {row.request_id for row in rows}
+        )
+
+    wait_until(is_silent, seconds=15, why=lambda: f"open: {gateway.open_entries()}")

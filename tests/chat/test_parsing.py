@@ -46,7 +46,7 @@ def test_json_that_is_no_object_is_refused(raw: bytes) -> None:
         b'{"a":{"b":1,"b":2}}',
         b'{"a":[{"b":1,"b":1}]}',
         b'{"a":1,"\\u0061":2}',
-        b'{"":"\\u0022","":"x"}',
+        b'{"a":"\\u0022\\u0022","b":1,"b":2}',
     ],
 )
 def test_a_name_that_stands_twice_is_refused(raw: bytes) -> None:

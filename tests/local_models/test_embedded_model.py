@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,9 +51,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def model() -> LocalModel:
-    try:
-        import xllamacpp  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError:
+    if find_spec("xllamacpp") is None:
         require_or_skip("the extra [local] is not installed")
     models = local_models()
     if not models:
