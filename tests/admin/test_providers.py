@@ -276,27 +276,32 @@ def test_the_list_shows_the_price_in_force(admin_client: Client, deployment: Dep
 # --- routes -----------------------------------------------------------------------------------
 
 
-def test_targets_keep_the_order_of_the_page(admin_client: Client, provider: Provider) -> None:
-    """Rows that were added and not dragged all come with position 0."""
-    first, second, third = (
-        Deployment.objects.create(provider=provider, model=name) for name in ("x", "a", "m")
-    )
+def test_an_added_target_stands_last_as_on_the_page(
+    admin_client: Client, provider: Provider
+) -> None:
+    """A row that was added and not dragged comes with position 0, like the first."""
     route = Route.objects.create(name="smart")
-    kept = RouteTarget.objects.create(route=route, deployment=first, position=0)
+    deployments = [
+        Deployment.objects.create(provider=provider, model=name) for name in ("x", "b", "a", "c")
+    ]
+    kept = [
+        RouteTarget.objects.create(route=route, deployment=deployment, position=position)
+        for position, deployment in enumerate(deployments[:2])
+    ]
     posted = {
         "name": "smart",
         "strategy": "fallback",
         "enabled": "on",
-        **management("targets", total=3, initial=1),
-        "targets-0-id": str(kept.pk),
-        "targets-0-route": str(route.pk),
+        **management("targets", total=4, initial=2),
     }
-    for place, deployment in enumerate((first, second, third)):
-        posted |= {f"targets-{place}-deployment": str(deployment.pk)}
-        posted |= {f"targets-{place}-position": "0"}
+    for place, (deployment, position) in enumerate(zip(deployments, "0100", strict=True)):
+        posted[f"targets-{place}-deployment"] = str(deployment.pk)
+        posted[f"targets-{place}-position"] = position
+    for place, target in enumerate(kept):
+        posted |= {f"targets-{place}-id": str(target.pk), f"targets-{place}-route": str(route.pk)}
     response = admin_client.post(f"/admin/providers/route/{route.pk}/change/", posted)
     assert response.status_code == 302
-    assert [target.deployment for target in route.targets.all()] == [first, second, third]
+    assert [target.deployment for target in route.targets.all()] == deployments
 
 
 def test_a_target_dragged_to_the_top_stays_there(admin_client: Client, provider: Provider) -> None:
