@@ -36,6 +36,7 @@ class KeyRing:
         """Empties the ring: the configuration changed."""
         self._generation += 1
         self._callers = {}
+        self._asking = {}  # who comes after the change must not join a look-up from before it
 
     def confirm(self) -> None:
         """The database was asked and holds no other configuration than the one known here."""
@@ -68,9 +69,13 @@ class KeyRing:
         if future is None or future.get_loop() is not asyncio.get_running_loop():
             future = asyncio.ensure_future(self._ask(digest))
             self._asking[digest] = future
-            future.add_done_callback(lambda _: self._asking.pop(digest, None))
+            future.add_done_callback(lambda done: self._drop(digest, done))
         # Shielded: one caller that hangs up must not fail the others that wait for the same row.
         return await asyncio.shield(future)
+
+    def _drop(self, digest: str, done: asyncio.Future[Caller | None]) -> None:
+        if self._asking.get(digest) is done:
+            del self._asking[digest]
 
     async def _ask(self, digest: str) -> Caller | None:
         generation = self._generation
