@@ -7,7 +7,7 @@ decoded from JSON holds no cycles, so the streamed types stay out of the cyclic 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -308,6 +308,8 @@ class ChatRequest:
     body: dict[str, Any]
     size: int
     """Bytes of the body, for the estimate of its tokens."""
+    dropped: set[str] = field(default_factory=set)
+    """Fields an adapter could not pass on; the caller is told."""
 
     @property
     def stream(self) -> bool:

@@ -207,6 +207,9 @@ class Exchange:
             ("openai-processing-ms", str(round(spent * 1000))),
             *self.admission.headers,
         ]
+        if self.call.request.dropped:
+            dropped = ", ".join(sorted(self.call.request.dropped))
+            headers.append(("x-gateway-dropped-params", ascii_header(dropped)))
         if self.cost_usd is not None:
             headers.append(("x-gateway-cost-usd", usd_text(self.cost_usd) or "0"))
         return headers

@@ -68,7 +68,10 @@ class OpenAIAdapter(ChatAdapter):
 
     def payload(self, request: ChatRequest) -> dict[str, Any]:
         """The body that goes upstream."""
-        body = {name: value for name, value in request.body.items() if name not in NEVER_FORWARDED}
+        body = request.body.copy()
+        if not NEVER_FORWARDED.isdisjoint(body):
+            request.dropped.update(NEVER_FORWARDED & body.keys())
+            body = {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
         body["model"] = self.endpoint.model
         if request.stream and self.endpoint.capabilities.streaming_usage:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}

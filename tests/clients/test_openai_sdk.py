@@ -391,3 +391,14 @@ def test_unknown_fields_reach_the_upstream(client: openai.OpenAI, upstream: Upst
     )
     asked = json.loads(upstream.asked[0].body)
     assert (asked["top_k"], asked["vendor"]) == (5, {"x": [1]})
+
+
+def test_fields_that_would_redirect_the_call_are_dropped_and_named(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = whole(200, completion())
+    answer = gateway.chat(
+        {"model": MODEL, "messages": HELLO, "base_url": "http://192.0.2.1", "api_key": "sk-theirs"}
+    )
+    assert answer.headers["x-gateway-dropped-params"] == "api_key, base_url"
+    assert not {"base_url", "api_key"} & set(upstream.asked[-1].json())
