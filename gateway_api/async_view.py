@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.http import HttpRequest
 from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -44,6 +45,7 @@ class FirstRenderer(BaseContentNegotiation):
 
 
 _AUTHENTICATORS = [CallerAuthentication()]
+_PARSERS = [JSONParser()]
 _PERMISSIONS = [IsCaller()]
 _NEGOTIATOR = FirstRenderer()
 
@@ -65,6 +67,9 @@ class AsyncAPIView(APIView):
 
     def get_authenticators(self) -> Any:
         return _AUTHENTICATORS
+
+    def get_parsers(self) -> Any:
+        return _PARSERS
 
     def get_permissions(self) -> Any:
         if self.permission_classes == [IsCaller]:
@@ -113,7 +118,8 @@ class AsyncAPIView(APIView):
 
     @property
     def caller(self) -> Caller:
-        caller = self.request.user
+        """Who asks. DRF's `request.user` is the same, at three times the cost a look."""
+        caller = self.request._request.caller  # type: ignore[attr-defined]
         assert isinstance(caller, Caller)
         return caller
 
