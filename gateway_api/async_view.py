@@ -86,7 +86,9 @@ class AsyncAPIView(APIView):
         try:
             self.request = self.initialize_request(request, *args, **kwargs)
             if not self.open_to_all:
-                request.caller = await identify(request)  # type: ignore[attr-defined]
+                caller = request.caller = await identify(request)  # type: ignore[attr-defined]
+                # Set, or DRF asks its authenticators at every look. Our users are callers.
+                self.request.user = caller  # type: ignore[assignment]
             self.initial(self.request, *args, **kwargs)
             response = await self._handle(*args, **kwargs)
         except Exception as error:  # an edge: whatever happens is told in the wire's own format

@@ -25,7 +25,7 @@ from providers.secrets import SecretUnreadable
 logger = logging.getLogger(__name__)
 
 MAX_ADAPTERS = 2048
-"""Adapters kept per snapshot: a caller may name any model, and must not fill our memory so."""
+"""Targets and adapters kept per snapshot: callers may name any model, and must not fill our memory."""
 
 Prices = tuple[tuple[datetime, Decimal, Decimal, Decimal | None, Decimal | None], ...]
 
@@ -78,11 +78,19 @@ class Snapshot:
     providers: Mapping[str, ProviderFacts]
     deployments: Mapping[tuple[str, str], DeploymentFacts]
     routes: Mapping[str, tuple[Target, ...]]
+    _targets: dict[tuple[str, str], Target] = field(default_factory=dict, repr=False)
     _adapters: dict[tuple[str, str], ChatAdapter] = field(default_factory=dict, repr=False)
 
     def target(self, provider: str, model: str) -> Target:
-        facts = self.deployments.get((provider, model)) or DeploymentFacts()
-        return Target(self.providers[provider], model, facts)
+        """A provider's model as a target; the same object for as long as the snapshot is."""
+        key = (provider, model)
+        target = self._targets.get(key)
+        if target is None:
+            facts = self.deployments.get(key) or DeploymentFacts()
+            target = Target(self.providers[provider], model, facts)
+            if len(self._targets) < MAX_ADAPTERS:
+                self._targets[key] = target
+        return target
 
     def adapter(self, target: Target, http: HttpClient) -> ChatAdapter:
         """The adapter that asks this target; kept for as long as the snapshot is."""
