@@ -25,7 +25,7 @@ from providers.secrets import SecretUnreadable
 logger = logging.getLogger(__name__)
 
 MAX_ADAPTERS = 2048
-"""Targets and adapters kept per snapshot: callers may name any model, and must not fill our memory."""
+"""Targets and adapters kept per snapshot: callers may name any model; memory must not fill so."""
 
 Prices = tuple[tuple[datetime, Decimal, Decimal, Decimal | None, Decimal | None], ...]
 
