@@ -95,7 +95,10 @@ def _keep(server: object, *, files: RunnerFiles, lease: int) -> NoReturn:
 
 def _leave(files: RunnerFiles, reason: str, _frame: FrameType | None = None) -> NoReturn:
     """Both locks are dropped with the process, after the state file is gone."""
-    files.remove_state()
+    read = files.read_state()
+    if read is not None and read.state.pid == os.getpid():
+        # Not a successor's: one started in a data directory that was cleared under this child.
+        files.remove_state()
     _end(reason, status=0)
 
 
