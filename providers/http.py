@@ -1,10 +1,11 @@
-"""The one import site of the shared upstream HTTP client: aiohttp, behind the outbound guard.
+"""The one import site of the shared upstream HTTP client: our own HTTP/1.1 on httptools' parser,
+behind the outbound guard.
 
-Measured with aiohttp 3.14.5 and pyreqwest 0.15.1 (16 at once, uvloop; CPU-us, three rounds):
-a request 80-88 and 33-45; a paced chunk 18-28 and 26-31; a chunk of a burst 5.5-7 and 8-10. At its
-default pyreqwest holds the response head back until 64 KiB or the end have come, so its chunks are
-those of `streamed_read_buffer_limit(0)`, where it never joins two (103 pieces a stream, not 20).
-Chunks outnumber requests, and one resolver pins every address: hence aiohttp.
+Measured on a busy machine, both in one run (16 at once, uvloop; CPU-us; httptools 0.9.0, aiohttp
+3.14.5): a request 21-23, with aiohttp 78-130 (one at a time 26-32 and 118-154); a paced chunk 12-19
+and 17-26; a chunk of a burst 2.3-3.1 and 3.0-3.7. On a quieter one aiohttp took 80-88 and 18-28,
+pyreqwest 0.15.1 33-45 and 26-31, and that holds the response head back until 64 KiB or the end have
+come. A gateway's request costs little more than its upstream's: hence a client of our own.
 """
 
 from __future__ import annotations
@@ -12,28 +13,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from chat.errors import UpstreamError, UpstreamFailed
+from providers.http_body import Decoder, decoder_for
+from providers.http_connecting import connect
+from providers.http_connection import Connection, Pool, broken, not_http
+from providers.http_request import request_head
 from providers.outbound import CheckedTarget, OutboundGuard, OutboundPolicy
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 64 * 1024 * 1024
 
-_KEEPALIVE_S = 60.0
-_LOOK_S = 1.0
-_DEFAULT_HEADERS = {
-    "User-Agent": "abstractcore-server",
-    "Accept": "*/*",
-    "Accept-Encoding": "identity",
-}
+_POOLS = 1024
+_SAFE = frozenset(["GET", "HEAD"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +44,39 @@ class Timeouts:
     total: float = 600.0
 
 
+class Headers(Mapping[str, str]):
+    """Response headers; names without regard to case, of a repeated one the first."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: dict[bytes, bytes]) -> None:
+        self._raw = raw
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.lower().encode("latin-1", "replace")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
 class HttpReply:
     """A response whose head is here and whose body is still to be read by one reader.
 
     `headers.get(name)` ignores case. Read to the end, or `close()`: nothing else frees it.
     """
 
-    __slots__ = ("_deadline", "_failure", "_idle", "_loop", "_response", "_since", "_timer")
+    __slots__ = ("_broken", "_connection", "_idle", "_pool", "headers", "status")
 
-    def __init__(
-        self,
-        response: aiohttp.ClientResponse,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        idle: float,
-        deadline: float,
-    ) -> None:
-        self._response = response
-        self._loop = loop
+    def __init__(self, connection: Connection, *, pool: Pool, idle: float) -> None:
+        self.status = connection.status
+        self.headers: Mapping[str, str] = Headers(connection.headers)
+        self._connection: Connection | None = connection
+        self._pool = pool
         self._idle = idle
-        self._deadline = deadline
-        self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._failure: UpstreamError | None = None
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
+        self._broken = False
 
     async def read(self, *, limit: int = MAX_BODY) -> bytes:
         """The whole body, decoded. Raises UpstreamFailed when it is longer than `limit` bytes, and
@@ -100,71 +97,68 @@ class HttpReply:
         Raises UpstreamTimeout (idle, total) and UpstreamUnreachable (the connection broke), neither
         retryable: part of the answer has been given away.
         """
-        content = self._response.content
-        try:
-            piece = content.read_nowait()
-            if piece or content.at_eof():
-                return piece if piece else self._ended()
-            self._watch()
-            piece = await content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._broken(error) from None
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        self._since = None
-        return piece or self._ended()
+        connection = self._connection
+        if connection is None:
+            return self._nothing_more()
+        while not (piece := connection.take()):
+            if connection.complete:
+                break
+            if connection.failure is not None:
+                raise self._failed(connection)
+            try:
+                await connection.arrival(self._idle)
+            except asyncio.CancelledError:
+                self.close()
+                raise
+            if self._connection is not connection:  # closed meanwhile, perhaps in use again
+                return self._nothing_more()
+        if connection.complete:
+            self._connection = None
+            connection.release(self._pool)
+        return piece
 
     def close(self) -> None:
-        """Let go of the response; a body not read to its end takes its connection with it."""
-        self._stop_watching()
-        self._response.close()
+        """Let go of the response; a body not received to its end takes its connection with it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._broken = not connection.complete
+            connection.release(self._pool)
 
-    def _watch(self) -> None:
-        # One timer a reply, moved on when it fires: a timer per wait costs more than the wait.
-        self._since = now = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._next_look(now), self._look)
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if now >= self._due(now):
-            self._failure = UpstreamTimeout("The upstream stopped answering.")
-            self.close()
-        elif self._since is not None and self._is_cut_off():
-            self.close()
-        else:
-            self._timer = self._loop.call_at(self._next_look(now), self._look)
-
-    def _due(self, now: float) -> float:
-        return min((now if self._since is None else self._since) + self._idle, self._deadline)
-
-    def _next_look(self, now: float) -> float:
-        return min(self._due(now), now + _LOOK_S)
-
-    def _is_cut_off(self) -> bool:
-        # aiohttp 3.14.5 closes a connection whose chunk framing is broken without waking the reader
-        # (its C parser forgets the body before it raises).
-        connection = self._response.connection
-        return connection is not None and connection.closed
-
-    def _ended(self) -> bytes:
-        self._stop_watching()
+    def _nothing_more(self) -> bytes:
+        if self._broken:
+            raise broken()
         return b""
 
-    def _broken(self, error: Exception) -> UpstreamError:
+    def _failed(self, connection: Connection) -> UpstreamError:
         self.close()
-        if self._failure is not None:
-            return self._failure
-        logger.info("upstream connection broke: %s", type(error).__name__)
-        return UpstreamUnreachable(
-            "The connection to the upstream broke.", kind="network", retryable=False
-        )
+        failure = connection.failure or broken
+        logger.info("upstream connection broke: %s", failure.__name__)
+        return failure()
 
-    def _stop_watching(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+class _EncodedReply(HttpReply):
+    """A reply whose body is compressed, although that was not asked for."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(
+        self, connection: Connection, *, pool: Pool, idle: float, decoder: Decoder
+    ) -> None:
+        super().__init__(connection, pool=pool, idle=idle)
+        self._decoder = decoder
+
+    async def next_bytes(self) -> bytes:
+        try:
+            while not (piece := self._decoder.take()):
+                packed = await super().next_bytes()
+                if not packed:
+                    self._decoder.end()
+                    return b""
+                self._decoder.feed(packed)
+        except ValueError:
+            self.close()
+            raise broken() from None
+        return piece
 
 
 class HttpClient:
@@ -177,7 +171,9 @@ class HttpClient:
 
     def __init__(self, guard: OutboundGuard) -> None:
         self._guard = guard
-        self._session: aiohttp.ClientSession | None = None
+        self._pools: dict[tuple[object, ...], Pool] = {}
+        self._connections: set[Connection] = set()
+        self._all_lost = asyncio.Event()
         self._closed = False
 
     async def request(
@@ -195,116 +191,95 @@ class HttpClient:
         protocol refuses, since no byte of an answer has come.
         """
         target = await self._guard.check(url)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            async with asyncio.timeout(min(timeouts.first_byte, timeouts.total)):
-                response = await self._open().request(
-                    method,
-                    target.url,
-                    headers=headers,
-                    data=body,
-                    proxy=target.proxy,
-                    allow_redirects=False,
-                    timeout=_client_timeout(timeouts.connect),
-                )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _failure(error, target) from None
-        return HttpReply(response, loop=loop, idle=timeouts.idle, deadline=began + timeouts.total)
+        if self._closed:
+            raise RuntimeError("this HttpClient is closed")
+        head = request_head(method, target, headers=headers, body=body)
+        pool = self._pool(target)
+        began = asyncio.get_running_loop().time()
+        kept = _idle_connection(pool, target)
+        connection = kept or await self._connect(target, timeouts)
+        while True:
+            connection.send(
+                head,
+                body,
+                bodiless=method == "HEAD",
+                due=began + min(timeouts.first_byte, timeouts.total),
+                deadline=began + timeouts.total,
+            )
+            try:
+                await connection.head()
+                break
+            except UpstreamError as error:
+                logger.info("%s:%d failed: %s", target.host, target.port, error.message)
+                # Closed while it was idle and nobody knew yet: worth a second try where the first
+                # cannot have changed anything.
+                if connection is not kept or not connection.unanswered or method not in _SAFE:
+                    raise
+                connection = await self._connect(target, timeouts)
+        return _reply(connection, pool=pool, idle=timeouts.idle)
 
     async def aclose(self) -> None:
         """Close every connection, those in use too. A closed client refuses requests."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._pools.clear()
+        for connection in list(self._connections):
+            connection.close()
+        if self._connections:
+            await self._all_lost.wait()
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            if self._closed:
-                raise RuntimeError("this HttpClient is closed")
-            self._session = _session(self._guard)
-        return self._session
+    def _pool(self, target: CheckedTarget) -> Pool:
+        key = (target.scheme, target.host, target.port, target.proxy)
+        pool = self._pools.get(key)
+        if pool is None:
+            if len(self._pools) >= _POOLS:  # tools may reach any number of origins
+                self._pools = {each: kept for each, kept in self._pools.items() if kept}
+            pool = self._pools[key] = {}
+        return pool
 
+    async def _connect(self, target: CheckedTarget, timeouts: Timeouts) -> Connection:
+        timeout_s = min(timeouts.connect, timeouts.first_byte, timeouts.total)
+        connection = await connect(target, timeout_s=timeout_s, make=self._make)
+        if self._closed:
+            connection.close()
+            raise RuntimeError("this HttpClient is closed")
+        return connection
 
-def _session(guard: OutboundGuard) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
-        resolver=_GuardedResolver(guard),
-        use_dns_cache=False,
-        limit=0,
-        keepalive_timeout=_KEEPALIVE_S,
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        headers=_DEFAULT_HEADERS,
-        skip_auto_headers=("Content-Type",),
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
+    def _make(self) -> Connection:
+        return Connection(
+            asyncio.get_running_loop(), stands=self._connections.add, lost=self._forget
+        )
 
-
-@lru_cache(maxsize=64)
-def _client_timeout(connect: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=connect)
-
-
-class _GuardedResolver(AbstractResolver):
-    """Gives the client the addresses the guard has checked, so that it connects to no others.
-
-    Literal addresses never come here; they were checked with their URL.
-    """
-
-    def __init__(self, guard: OutboundGuard) -> None:
-        self._guard = guard
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        if self._guard.is_proxy(host):
-            return await aiohttp.ThreadedResolver().resolve(host, port, family)
-        return [_resolved(host, port, each) for each in await self._guard.addresses(host)]
-
-    async def close(self) -> None:
-        """Nothing is held."""
+    def _forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if self._closed and not self._connections:
+            self._all_lost.set()
 
 
-def _resolved(host: str, port: int, address: str) -> ResolveResult:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return ResolveResult(
-        hostname=host,
-        host=address,
-        port=port,
-        family=family,
-        proto=0,
-        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-    )
+def _idle_connection(pool: Pool, target: CheckedTarget) -> Connection | None:
+    while pool:
+        connection, _ = pool.popitem()
+        if not connection.closed and _leads_to(connection, target):
+            return connection
+        connection.close()  # the name has moved to other addresses
+    return None
 
 
-def _failure(error: Exception, target: CheckedTarget) -> UpstreamError:
-    logger.info("%s:%d failed: %s", target.host, target.port, type(error).__name__)
-    match error:
-        case aiohttp.ServerFingerprintMismatch() | aiohttp.ClientSSLError():
-            return _unreachable("TLS with the upstream failed", kind="tls", retryable=False)
-        case aiohttp.ConnectionTimeoutError():
-            return UpstreamTimeout("Connecting to the upstream took too long.", retryable=True)
-        case TimeoutError():
-            return UpstreamTimeout("The upstream did not answer in time.", retryable=True)
-        case aiohttp.ClientHttpProxyError():
-            return _unreachable("The proxy refused", kind="network", retryable=False)
-        case aiohttp.ClientConnectorDNSError():
-            return _unreachable("The upstream's name has no address", kind="dns", retryable=True)
-        case aiohttp.ClientConnectorError():
-            return _unreachable("The upstream cannot be reached", kind="network", retryable=True)
-        case aiohttp.ClientConnectionError() | OSError():
-            return _unreachable(
-                "The upstream hung up before it answered", kind="network", retryable=True
-            )
-    return _unreachable(
-        "The upstream does not speak HTTP as expected", kind="protocol", retryable=False
-    )
+def _leads_to(connection: Connection, target: CheckedTarget) -> bool:
+    return target.proxy is not None or connection.address in target.addresses
 
 
-def _unreachable(message: str, *, kind: str, retryable: bool) -> UpstreamUnreachable:
-    return UpstreamUnreachable(f"{message}.", kind=kind, retryable=retryable)
+def _reply(connection: Connection, *, pool: Pool, idle: float) -> HttpReply:
+    encoding = connection.headers.get(b"content-encoding")
+    if encoding is None:
+        return HttpReply(connection, pool=pool, idle=idle)
+    try:
+        decoder = decoder_for(encoding.decode("latin-1"))
+    except ValueError:
+        connection.close()
+        raise not_http() from None
+    if decoder is None:
+        return HttpReply(connection, pool=pool, idle=idle)
+    return _EncodedReply(connection, pool=pool, idle=idle, decoder=decoder)
 
 
 @dataclass(slots=True)

@@ -209,10 +209,6 @@ class OutboundGuard:
             task.add_done_callback(lambda done: self._resolved(host, done))
         return await asyncio.shield(task)
 
-    def is_proxy(self, host: str) -> bool:
-        """Whether `host` is a proxy the operator configured, reached without a check."""
-        return any(proxy.host == host for proxy in self._proxies.values())
-
     async def _addresses_or_none(self, host: str, *, proxied: bool) -> tuple[str, ...]:
         try:
             return await self.addresses(host)

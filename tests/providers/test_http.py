@@ -339,7 +339,7 @@ def test_the_shared_client_ends_with_its_loop() -> None:
     (first, loop), (second, _) = asyncio.run(use()), asyncio.run(use())
     assert first is not second
     assert loop not in http._shared
-    assert first._session is None
+    assert first._closed
 
 
 def test_a_loop_closed_the_hard_way_is_forgotten_with_the_next() -> None:

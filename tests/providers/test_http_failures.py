@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from chat.errors import UpstreamTimeout
-from providers import http
 from providers.http import HttpClient, Timeouts
 from tests.providers.raw_upstream import (
     CHUNKED,
@@ -69,11 +68,7 @@ async def test_a_connection_that_breaks_mid_body_is_a_network_failure(
     assert kind(error) == ("network", False)
 
 
-async def test_chunks_that_are_no_chunks_break_the_body(
-    client: HttpClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "_LOOK_S", 0.05)
-
+async def test_chunks_that_are_no_chunks_break_the_body(client: HttpClient) -> None:
     async def play(upstream: Upstream, peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED + b"2\r\nab\r\n")
