@@ -173,11 +173,13 @@ class LeanASGIHandler(ASGIHandler):
 
     def __init__(self) -> None:
         super().__init__()
+        self._prefix = str(settings.URL_PREFIX)
         self._static_matches: dict[str, ResolverMatch] = {}
         self._hosts: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope = _under_prefix(scope)
+        if self._prefix:
+            scope = _under_prefix(scope, self._prefix)
         match = self._resolve(scope)
         if match is None:
             await super().__call__(scope, receive, _with_request_id(scope, send))
@@ -324,11 +326,8 @@ def _start(request: LeanRequest, answer: AnyAnswer) -> Message:
     }
 
 
-def _under_prefix(scope: Scope) -> Scope:
+def _under_prefix(scope: Scope, prefix: str) -> Scope:
     """The scope below ABSTRACTCORE_URL_PREFIX, whether the proxy in front strips it or not."""
-    prefix = settings.URL_PREFIX
-    if not prefix:
-        return scope
     path = scope["path"]
     if path != prefix and not path.startswith(f"{prefix}/"):
         path = prefix + path
