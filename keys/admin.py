@@ -41,11 +41,12 @@ class VirtualKeyAdmin(HistoryAdmin):
         (
             "Limits",
             {
+                "description": "Counted in each worker. The budget is kept, but not enforced yet.",
                 "fields": (
                     ("rpm", "tpm"),
                     "max_parallel",
                     ("budget_usd", "budget_period"),
-                )
+                ),
             },
         ),
     )

@@ -67,6 +67,8 @@ class Command(BaseCommand):
         with one_line_errors():
             make_ready()
             _save(key)
+        if budget is not None:
+            self.stderr.write("The budget is kept with the key, but not enforced in this version.")
         self.stderr.write(f"The key {name} was made. Its secret is shown this once:")
         self.stdout.write(secret)
 
