@@ -43,6 +43,9 @@ $(VENV)/.installed: $(VENV)/.made-for requirements/build.txt requirements/runtim
 	@echo "Installing into $(VENV) (about a minute the first time) ..."
 	@$(LOCKED) -r requirements/build.txt -r requirements/runtime.txt -r requirements/local.txt
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --no-index --editable .
+	@# An editable install compiles nothing, and where Python may not write beside the sources every
+	@# command would compile them all again.
+	@$(BIN)/python -m compileall -qq chat gateway_api gateway_site keys providers usage
 	@touch $@
 
 dev: $(VENV)/.dev
