@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from chat.types import (
     ChatChunk,
     ChunkChoice,
@@ -48,6 +50,7 @@ class _ChoiceFolder:
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
         self._calls: dict[int, dict[str, Any]] = {}
+        self._thinking: list[dict[str, Any]] = []
         self._finish: str | None = None
         self._logprobs: dict[str, list[Any]] = {}
 
@@ -59,6 +62,7 @@ class _ChoiceFolder:
                 self._texts.setdefault(name, []).append(text)
         for call in delta.tool_calls or ():
             self._add_call(call)
+        self._thinking += delta.thinking_blocks or ()
         for name, entries in (choice.logprobs or {}).items():
             self._logprobs.setdefault(name, []).extend(entries or ())
         self._finish = choice.finish_reason or self._finish
@@ -82,6 +86,8 @@ class _ChoiceFolder:
         for name in ("reasoning_content", "reasoning"):
             if texts.get(name):
                 message[name] = texts[name]
+        if self._thinking:
+            message["thinking_blocks"] = self._thinking
         if self._calls:
             message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
         return {
@@ -96,11 +102,16 @@ def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     completion = usage.completion_tokens or 0
-    return {
+    fields: dict[str, Any] = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": completion,
         "total_tokens": usage.total_tokens or usage.prompt_tokens + completion,
     }
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        details = getattr(usage, name)
+        if details is not None:
+            fields[name] = msgspec.to_builtins(details)
+    return fields
 
 
 def unfold(completion: dict[str, Any]) -> list[ChatChunk]:
@@ -116,6 +127,7 @@ def unfold(completion: dict[str, Any]) -> list[ChatChunk]:
             content=message.get("content") or "",
             refusal=message.get("refusal"),
             reasoning_content=message.get("reasoning_content"),
+            thinking_blocks=message.get("thinking_blocks"),
             tool_calls=[_call_delta(at, call) for at, call in enumerate(calls)] or None,
         )
         start = ChunkChoice(index=index, delta=delta, logprobs=choice.get("logprobs"))

@@ -7,17 +7,21 @@ decoded from JSON holds no cycles, so the streamed types stay out of the cyclic 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+Wire = Literal["openai", "anthropic", "ollama"]
+"""The dialects callers and upstreams speak."""
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 FINISH_REASONS: frozenset[str] = frozenset(FinishReason.__args__)  # type: ignore[attr-defined]
 
 
-class TokensDetails(Struct, gc=False):
+class TokensDetails(Struct, gc=False, omit_defaults=True):
     """The parts of a token count. Absent or null parts count as zero."""
 
     cached_tokens: int | None = None
@@ -58,6 +62,9 @@ class Delta(Struct, omit_defaults=True, gc=False):
     reasoning_content: str | None = None
     reasoning: str | None = None
     """OpenRouter's and Groq's name for `reasoning_content`."""
+    thinking_blocks: list[dict[str, Any]] | None = None
+    """Anthropic's whole thinking blocks, signature included, each once: what a caller must send
+    back untouched in a tool loop (M32). Their text came as `reasoning_content` already."""
     tool_calls: list[ToolCallDelta] | None = None
     function_call: FunctionDelta | None = None
     audio: Any = None
@@ -85,8 +92,9 @@ class ChatChunk(Struct, omit_defaults=True, gc=False):
 class Batch(Struct, gc=False):
     """Chunks that arrived together.
 
-    `wire` is what a caller on the OpenAI wire gets for them where the upstream's own bytes can be
-    passed on (without a usage chunk nobody asked for), and None where `chunks` must be encoded.
+    `wire` is what the caller gets for them, where it speaks the upstream's wire and the upstream's
+    own bytes can be passed on (without a usage chunk nobody asked for), and None where `chunks`
+    must be encoded.
     """
 
     chunks: list[ChatChunk]
@@ -94,13 +102,18 @@ class Batch(Struct, gc=False):
 
 
 class Reply(Struct, gc=False):
-    """A whole answer: its JSON in the OpenAI shape and what the ledger needs of it."""
+    """A whole answer: its JSON and what the ledger needs of it.
+
+    `body` is in the OpenAI shape, unless `wire` says that it is the upstream's own answer on the
+    caller's own wire, to be passed on as it is.
+    """
 
     body: bytes
     finish_reason: str | None
     usage: Usage | None
     text_bytes: int = 0
     """Size of the answer, for an estimate where the upstream reports no usage."""
+    wire: Wire = "openai"
 
 
 class TokenCounts(Struct, frozen=True):
@@ -212,6 +225,8 @@ class Message(Struct):
     function_call: CalledFunction | None = None
     refusal: str | None = None
     audio: dict[str, Any] | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.content is None and self.role not in ("assistant", "function"):
@@ -302,12 +317,19 @@ class ChatParams(Struct):
 
 @dataclass(slots=True)
 class ChatRequest:
-    """One chat completion asked for: typed `params`, and `body` with every field as it came."""
+    """One chat completion asked for: typed `params`, and `body` with every field, both in the
+    OpenAI shape whatever the caller's wire."""
 
     params: ChatParams
     body: dict[str, Any]
     size: int
     """Bytes of the body, for the estimate of its tokens."""
+    wire: Wire = "openai"
+    """The wire the caller speaks."""
+    native: dict[str, Any] | None = None
+    """The body as it came, where `wire` is not OpenAI's: what an upstream on that wire is sent."""
+    native_headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the caller that are part of its wire (`anthropic-beta`), names in lower case."""
     dropped: set[str] = field(default_factory=set)
     """Fields an adapter could not pass on; the caller is told."""
 
@@ -324,6 +346,31 @@ class ChatRequest:
     @property
     def max_output_tokens(self) -> int | None:
         return self.params.max_completion_tokens or self.params.max_tokens
+
+
+class EmbeddingsParams(Struct):
+    """The fields of an embeddings request the gateway looks at: text, texts, token ids, or lists
+    of token ids."""
+
+    input: str | list[str] | list[int] | list[list[int]]
+    model: str | None = None
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.input and self.input != "":
+            raise ValueError("`input` must not be empty")
+
+
+@dataclass(slots=True)
+class EmbeddingsRequest:
+    """Embeddings asked for: typed `params`, and `body` with every field as it came."""
+
+    params: EmbeddingsParams
+    body: dict[str, Any]
+    size: int
+    dropped: set[str] = field(default_factory=set)
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
-from typing import Literal
 
 from chat.errors import GatewayError
-from chat.types import Batch, ChatRequest, Reply, TokenCounts, Usage, count_tokens
+from chat.types import Batch, ChatRequest, Reply, TokenCounts, Usage, Wire, count_tokens
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
@@ -26,8 +25,6 @@ from usage.pricing import unit_prices
 BYTES_PER_TOKEN = 4
 """For estimates, where no upstream counted: English text in the usual vocabularies."""
 PROGRESS_EVERY_S = 1.0
-
-Wire = Literal["openai", "anthropic", "ollama"]
 
 
 @dataclass(frozen=True, slots=True)

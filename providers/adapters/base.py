@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from chat.types import Batch, ChatRequest, ModelInfo, Reply
+from chat.errors import UnsupportedEndpoint
+from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Wire
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, Timeouts
 
@@ -32,6 +33,9 @@ class ChatAdapter(ABC):
     only GatewayError, which says whether it is retryable; closes its response in `finally`."""
 
     kind: ClassVar[str]
+    wire: ClassVar[Wire] = "openai"
+    """What the upstream speaks. A request whose caller speaks it too may pass through untouched
+    (`ChatRequest.native`), and its answer come back so (`Batch.wire`, `Reply.wire`)."""
     defaults: ClassVar[Capabilities] = Capabilities()
     default_base_url: ClassVar[str | None] = None
     needs_key: ClassVar[bool] = False
@@ -53,3 +57,8 @@ class ChatAdapter(ABC):
     @abstractmethod
     async def list_models(self) -> list[ModelInfo]:
         """The models this upstream offers to this credential."""
+
+    async def embed(self, request: EmbeddingsRequest) -> Reply:
+        """Embeddings in the OpenAI shape, as floats or base64 as the request says (its absence
+        means floats). Raises UnsupportedEndpoint where the upstream has none."""
+        raise UnsupportedEndpoint(f"Providers of the kind {self.kind} have no embeddings.")

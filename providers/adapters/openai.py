@@ -91,14 +91,19 @@ class OpenAIAdapter(ChatAdapter):
                 yield _whole_as_batch(await reply.read(), self.endpoint)
                 return
             reader = ChatStreamReader(self.endpoint, hide_usage=not request.wants_usage)
+            same_wire = request.wire == self.wire
             while packet := await reply.next_bytes():
                 batch = reader.feed(packet)
                 if batch is not None:
+                    if not same_wire:
+                        batch.wire = None
                     yield batch
                 if reader.done:
                     await _read_end(reply)
                     return
             if (batch := reader.finish()) is not None:
+                if not same_wire:
+                    batch.wire = None
                 yield batch
         finally:
             reply.close()
