@@ -7,7 +7,7 @@ none of what they carry (cookies, charsets, closers).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -48,9 +48,10 @@ def json_answer(value: Any, *, status: int = 200, headers: Headers = ()) -> Answ
 
 class StreamAnswer:
     """A stream whose first piece is known to be good. `pieces` is closed whatever happens;
-    `keepalive` is sent after a while of silence, when not empty."""
+    `keepalive` is sent after a while of silence, when not empty. The last piece is `ending`, or
+    what `failure` makes of the exception that ended `pieces`."""
 
-    __slots__ = ("first", "headers", "keepalive", "pieces", "status")
+    __slots__ = ("ending", "failure", "first", "headers", "keepalive", "pieces", "status")
 
     def __init__(
         self,
@@ -60,10 +61,14 @@ class StreamAnswer:
         headers: Headers = (),
         content_type: str = "text/event-stream",
         keepalive: bytes = b"",
+        ending: bytes = b"",
+        failure: Callable[[Exception], bytes] | None = None,
     ) -> None:
         self.first = first
         self.pieces = pieces
         self.keepalive = keepalive
+        self.ending = ending
+        self.failure = failure
         self.status = 200
         self.headers = raw_headers(content_type, headers)
         self.headers.append((b"cache-control", b"no-cache"))

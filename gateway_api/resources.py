@@ -5,6 +5,8 @@ Both are put here by the composition root (`gateway_site.background`) before the
 
 from __future__ import annotations
 
+import asyncio
+
 from django.conf import settings
 
 from chat.errors import ServiceUnavailable
@@ -13,12 +15,18 @@ from providers.outbound import OutboundPolicy
 from usage.journal import Journal
 
 _journal: Journal | None = None
+_client: tuple[asyncio.AbstractEventLoop, HttpClient] | None = None
 _policy = OutboundPolicy.for_providers(settings.OUTBOUND_ALLOW)
 
 
 def http_client() -> HttpClient:
     """The client of the running event loop."""
-    return shared_client(_policy)
+    global _client
+    loop = asyncio.get_running_loop()
+    if _client is None or _client[0] is not loop:
+        # Remembered, because to hash a policy of networks takes longer than to ask for a model.
+        _client = loop, shared_client(_policy)
+    return _client[1]
 
 
 def install_journal(journal: Journal | None) -> None:

@@ -15,7 +15,7 @@ import asyncio
 import io
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.conf import settings
@@ -26,14 +26,13 @@ from django.urls import Resolver404, ResolverMatch, get_resolver
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.errors import as_gateway_error, error_answer
 from gateway_site.logs import request_id as current_request_id
+from gateway_site.writer import Message, Send, Writer, writer_for
 from usage.lines import new_id
 
 access_log = logging.getLogger("abstractcore.access")
 
 Scope = dict[str, Any]
-Message = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 WATCH_AFTER_S = 0.02
 """Answers that come sooner need no watch for a caller who leaves."""
@@ -122,11 +121,12 @@ def _request_id(scope: Scope) -> str:
 class Departure:
     """Watches for the caller's leaving and cancels the request's task then (M24)."""
 
-    __slots__ = ("_receive", "_task", "_timer", "_watcher", "seen")
+    __slots__ = ("_loop", "_receive", "_task", "_timer", "_watcher", "seen")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._task = task
         self._timer: asyncio.TimerHandle | None = None
@@ -134,8 +134,7 @@ class Departure:
         self.seen = False
 
     def watch_later(self, request: LeanRequest) -> None:
-        loop = self._task.get_loop()
-        self._timer = loop.call_later(WATCH_AFTER_S, self._begin, request)
+        self._timer = self._loop.call_later(WATCH_AFTER_S, self._begin, request)
 
     def _begin(self, request: LeanRequest) -> None:
         if request.body_is_read:
@@ -151,7 +150,7 @@ class Departure:
 
     def watch(self) -> None:
         if self._watcher is None:
-            self._watcher = self._task.get_loop().create_task(self._wait())
+            self._watcher = self._loop.create_task(self._wait())
 
     async def _wait(self) -> None:
         while True:
@@ -215,11 +214,12 @@ class LeanASGIHandler(ASGIHandler):
         status = 499
         try:
             answer = await self._ask_view(match, request)
+            answer.headers.append((b"x-request-id", request.request_id.encode("latin-1")))
             if isinstance(answer, StreamAnswer):
-                await self._send_stream(request, answer, departure, send)
+                await _send_stream(answer, departure, writer_for(scope, send))
             else:
                 departure.stop()
-                await _send_whole(request, answer, send)
+                await _send_whole(request, answer, writer_for(scope, send))
             status = answer.status
         except asyncio.CancelledError:
             if not departure.seen and request.body_is_read:
@@ -245,40 +245,39 @@ class LeanASGIHandler(ASGIHandler):
             if len(self._hosts) < _MAX_HOSTS:
                 self._hosts.add(host)
 
-    async def _send_stream(
-        self, request: LeanRequest, answer: StreamAnswer, departure: Departure, send: Send
-    ) -> None:
-        pieces = answer.pieces
+
+async def _send_stream(answer: StreamAnswer, departure: Departure, writer: Writer) -> None:
+    pieces = answer.pieces
+    try:
+        departure.watch()
+        await writer.begin(answer.status, answer.headers, answer.first)
+        silence = _Silence(writer, answer.keepalive)
         try:
-            departure.watch()
-            await send(_start(request, answer))
-            silence = _Silence(send, answer.keepalive)
-            try:
-                await send(_piece(answer.first))
-                async for piece in pieces:
-                    silence.broken = True
-                    await send(_piece(piece))
-            finally:
-                silence.stop()
-            departure.stop()
-            await send({"type": "http.response.body", "body": b""})
+            async for piece in pieces:
+                silence.broken = True
+                await writer.piece(piece)
+            last = answer.ending
+        except Exception as error:  # an edge: the stream has to end in words its reader knows
+            if answer.failure is None:
+                raise
+            last = answer.failure(error)
         finally:
-            await pieces.aclose()
-
-
-def _piece(body: bytes) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": True}
+            silence.stop()
+        departure.stop()
+        await writer.end(last)
+    finally:
+        await pieces.aclose()
 
 
 class _Silence:
     """Sends a comment before KEEPALIVE_S pass without a piece, so that no proxy in between takes
     the stream for dead. Pieces are whole events: a comment between two of them harms none."""
 
-    __slots__ = ("_keepalive", "_loop", "_send", "_task", "_ticks", "_timer", "broken")
+    __slots__ = ("_keepalive", "_loop", "_task", "_ticks", "_timer", "_writer", "broken")
 
-    def __init__(self, send: Send, keepalive: bytes) -> None:
+    def __init__(self, writer: Writer, keepalive: bytes) -> None:
         self.broken = False
-        self._send = send
+        self._writer = writer
         self._keepalive = keepalive
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -296,7 +295,7 @@ class _Silence:
         self._timer = self._loop.call_later(KEEPALIVE_S / TICKS, self._tick)
 
     async def _comment(self) -> None:
-        await self._send(_piece(self._keepalive))
+        await self._writer.piece(self._keepalive)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -305,25 +304,16 @@ class _Silence:
             self._task.cancel()
 
 
-async def _send_whole(request: LeanRequest, answer: Answer, send: Send) -> None:
+async def _send_whole(request: LeanRequest, answer: Answer, writer: Writer) -> None:
     body = answer.body
     answer.headers.append((b"content-length", b"%d" % len(body)))
     if not request.body_is_read and request.method not in ("GET", "HEAD", "OPTIONS"):
         # What was not read of the body would be taken for the next request.
         answer.headers.append((b"connection", b"close"))
-    await send(_start(request, answer))
+        writer = writer.plain()
     if request.method == "HEAD":
         body = b""
-    await send({"type": "http.response.body", "body": body})
-
-
-def _start(request: LeanRequest, answer: AnyAnswer) -> Message:
-    answer.headers.append((b"x-request-id", request.request_id.encode("latin-1")))
-    return {
-        "type": "http.response.start",
-        "status": answer.status,
-        "headers": answer.headers,
-    }
+    await writer.whole(answer.status, answer.headers, body)
 
 
 def _under_prefix(scope: Scope, prefix: str) -> Scope:

@@ -18,7 +18,7 @@ MAX_TEXT = 300
 for a model whose name fills the body."""
 
 
-class Request(Struct, kw_only=True, omit_defaults=True, tag_field="line"):
+class Request(Struct, kw_only=True, omit_defaults=True, tag_field="line", gc=False):
     """What is known of a request before an upstream is asked. Texts are empty where they do not
     apply; `id` is a UUID's hex and ours, `request_id` may be the caller's own."""
 
@@ -40,7 +40,7 @@ class Request(Struct, kw_only=True, omit_defaults=True, tag_field="line"):
     worker: str = ""
 
 
-class Opened(Request, tag="opened", kw_only=True):
+class Opened(Request, tag="opened", kw_only=True, gc=False):
     """A request about to be sent upstream."""
 
     prompt_tokens_estimate: int = 0
@@ -91,7 +91,9 @@ class Opened(Request, tag="opened", kw_only=True):
         )
 
 
-class Progress(Struct, kw_only=True, omit_defaults=True, tag_field="line", tag="progress"):
+class Progress(
+    Struct, kw_only=True, omit_defaults=True, tag_field="line", tag="progress", gc=False
+):
     """How far a request in flight has come: all that is billed when its worker is killed."""
 
     id: str
@@ -105,7 +107,7 @@ class Progress(Struct, kw_only=True, omit_defaults=True, tag_field="line", tag="
     time_to_first_token_ms: int | None = None
 
 
-class Closed(Request, tag="closed", kw_only=True):
+class Closed(Request, tag="closed", kw_only=True, gc=False):
     """A request's outcome, with everything its record needs."""
 
     status: str

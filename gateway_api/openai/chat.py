@@ -51,30 +51,34 @@ class ChatCompletionsView(AsyncAPIView):
 
 
 async def _streamed(exchange: Exchange) -> StreamAnswer:
+    """Chunks, then `[DONE]`, or one in-band error and no `[DONE]` when the stream fails after the
+    first chunk (M26). A failure before it is raised (M25)."""
     pieces = _pieces(exchange)
     first = await anext(pieces)
-    return StreamAnswer(first, pieces, headers=exchange.headers(), keepalive=KEEPALIVE)
+    return StreamAnswer(
+        first,
+        pieces,
+        headers=exchange.headers(),
+        keepalive=KEEPALIVE,
+        ending=DONE,
+        failure=_told_in_band,
+    )
 
 
 async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes]:
-    """The stream on the OpenAI wire: chunks, then `[DONE]`, or one in-band error and no `[DONE]`
-    when it fails after the first chunk (M26). A failure before it is raised (M25)."""
     encoder = _ChunkEncoder(wants_usage=exchange.call.request.wants_usage)
-    sent = False
     batches = pipeline.stream(exchange)
     try:
         async for batch in batches:
             piece = batch.wire if batch.wire is not None else encoder.encode(batch)
             if piece:
-                sent = True
                 yield piece
-        yield DONE
-    except Exception as error:  # an edge: the stream has to end in words its reader knows
-        if not sent:
-            raise
-        yield encode_event(orjson.dumps(openai_body(as_gateway_error(error))))
     finally:
         await batches.aclose()
+
+
+def _told_in_band(error: Exception) -> bytes:
+    return encode_event(orjson.dumps(openai_body(as_gateway_error(error))))
 
 
 class _ChunkEncoder:
