@@ -130,6 +130,10 @@ class TokenCounts(Struct, frozen=True):
 def count_tokens(usage: Usage) -> TokenCounts:
     """Reads counts out of an upstream's usage, each part clamped into its whole: a provider that
     reports more cached tokens than prompt tokens must not yield a negative bill (M21)."""
+    if usage.prompt_tokens_details is usage.completion_tokens_details is None and (
+        usage.prompt_cache_hit_tokens is None
+    ):
+        return TokenCounts(max(usage.prompt_tokens, 0), max(usage.completion_tokens or 0, 0))
     prompt = max(usage.prompt_tokens, 0)
     output = max(usage.completion_tokens or 0, 0)
     inputs, outputs = usage.prompt_tokens_details, usage.completion_tokens_details

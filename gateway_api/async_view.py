@@ -9,6 +9,7 @@ that raises CancelledError passes there.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -28,7 +29,7 @@ from chat.errors import (
 )
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.errors import as_gateway_error, error_answer
-from keys.authentication import CallerAuthentication, IsCaller, identify
+from keys.authentication import CallerAuthentication, IsCaller, header, identify
 from keys.caller import Caller
 
 
@@ -58,9 +59,17 @@ class AsyncAPIView(APIView):
     """True for the few addresses that need no credential."""
     request: Request
 
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        return Request(
+            request,
+            parsers=_PARSERS,
+            authenticators=_AUTHENTICATORS,
+            negotiator=_NEGOTIATOR,
+            parser_context={"view": self, "args": args, "kwargs": kwargs},
+        )
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """DRF's steps without versioning and negotiation: the path says one, JSON is the other."""
-        self.perform_authentication(request)
         self.check_permissions(request)
         if self.throttle_classes:
             self.check_throttles(request)
@@ -90,24 +99,27 @@ class AsyncAPIView(APIView):
                 # Set, or DRF asks its authenticators at every look. Our users are callers.
                 self.request.user = caller  # type: ignore[assignment]
             self.initial(self.request, *args, **kwargs)
-            response = await self._handle(*args, **kwargs)
+            answer = await self._handler(request.method or "")(self.request, *args, **kwargs)
         except Exception as error:  # an edge: whatever happens is told in the wire's own format
-            response = self.explain(as_gateway_error(error))
-        return response
-
-    async def _handle(self, *args: Any, **kwargs: Any) -> AnyAnswer:
-        method = (self.request.method or "").lower()
-        if method == "options":
-            metadata = self.options(self.request, *args, **kwargs)
-            return json_answer(metadata.data, headers=[("allow", ", ".join(self.allowed_methods))])
-        if method == "head":
-            method = "get"
-        handler = getattr(self, method, None) if method in self.http_method_names else None
-        if handler is None:
-            raise MethodNotAllowed(f"The method {self.request.method} is not allowed here.")
-        answer = await handler(self.request, *args, **kwargs)
+            answer = self.explain(as_gateway_error(error))
         assert isinstance(answer, Answer | StreamAnswer), "a DRF Response would render in a thread"
         return answer
+
+    def _handler(self, method: str) -> Callable[..., Awaitable[AnyAnswer]]:
+        name = method.lower()
+        if name == "options":
+            return self._describe
+        if name == "head":
+            name = "get"
+        handler = getattr(self, name, None) if name in self.http_method_names else None
+        if handler is None:
+            raise MethodNotAllowed(f"The method {method} is not allowed here.")
+        found: Callable[..., Awaitable[AnyAnswer]] = handler
+        return found
+
+    async def _describe(self, request: Request, *args: Any, **kwargs: Any) -> AnyAnswer:
+        metadata = self.options(request, *args, **kwargs)
+        return json_answer(metadata.data, headers=[("allow", ", ".join(self.allowed_methods))])
 
     def explain(self, error: GatewayError) -> Answer:
         """An error in this view's wire format."""
@@ -138,7 +150,7 @@ def require_json(content_type: str) -> None:
 async def read_json_body(request: Request) -> bytes:
     """The bytes of a JSON body. Raises UnsupportedMediaType, RequestTooLarge, RequestTimeout."""
     http_request: Any = request._request
-    require_json(http_request.META.get("CONTENT_TYPE", ""))
+    require_json(header(http_request, "content-type") or "")
     read_body = getattr(http_request, "read_body", None)
     if read_body is None:  # the stock handler has read it already
         return bytes(http_request.body)

@@ -20,14 +20,14 @@ from providers.snapshot import Target
 from usage.fields import from_picodollars, usd_text
 from usage.journal import Journal
 from usage.lines import Opened, Progress, new_id
-from usage.pricing import unit_prices
+from usage.pricing import UnitPrices, unit_prices
 
 BYTES_PER_TOKEN = 4
 """For estimates, where no upstream counted: English text in the usual vocabularies."""
 PROGRESS_EVERY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """What came in: who asks what, on which wire, since when (`time.perf_counter`)."""
 
@@ -119,13 +119,7 @@ class Exchange:
         self._target = target
         self._opened.provider = target.provider.name
         self._opened.upstream_model = target.model
-        self._opened.price = unit_prices(
-            target.facts.prices,
-            kind=target.provider.kind,
-            base_url=target.provider.base_url,
-            model=target.model,
-            at=datetime.fromtimestamp(self._opened.created_at, UTC),
-        )
+        self._opened.price = _prices_of(target, int(self._opened.created_at))
 
     def _milliseconds_until(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.call.started) * 1000)
@@ -210,6 +204,28 @@ class Exchange:
         if self.cost_usd is not None:
             headers.append(("x-gateway-cost-usd", usd_text(self.cost_usd) or "0"))
         return headers
+
+
+_priced: dict[int, tuple[Target, int, UnitPrices | None]] = {}
+_MAX_PRICED = 4096
+
+
+def _prices_of(target: Target, second: int) -> UnitPrices | None:
+    """The prices of a target at a second since 1970, looked up once a second."""
+    known = _priced.get(id(target))
+    if known is not None and known[0] is target and known[1] == second:
+        return known[2]
+    prices = unit_prices(
+        target.facts.prices,
+        kind=target.provider.kind,
+        base_url=target.provider.base_url,
+        model=target.model,
+        at=datetime.fromtimestamp(second, UTC),
+    )
+    if len(_priced) >= _MAX_PRICED:
+        _priced.clear()
+    _priced[id(target)] = target, second, prices
+    return prices
 
 
 def ascii_header(value: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,9 +25,10 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import Resolver404, ResolverMatch, get_resolver
 
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
-from gateway_api.errors import as_gateway_error, error_answer
+from gateway_api.errors import as_gateway_error
 from gateway_site.logs import request_id as current_request_id
 from gateway_site.writer import Message, Send, Writer, writer_for
+from keys.caller import Caller
 from usage.lines import new_id
 
 access_log = logging.getLogger("abstractcore.access")
@@ -46,21 +48,48 @@ _MAX_HOSTS = 256
 
 class LeanRequest(ASGIRequest):
     """An ASGIRequest whose body is read when the view asks for it: a caller who may not ask
-    anything does not fill our memory first."""
+    anything does not fill our memory first.
+
+    What else Django's request holds (META, cookies, the content type) is made at the first look at
+    any of it: an inference request needs three headers, and `field` finds them in the scope.
+    """
+
+    caller: Caller | None = None
+    _force_auth_user = _force_auth_token = None  # DRF looks for them on every request
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        super().__init__(scope, io.BytesIO())
+        self.scope = scope
+        self.path = scope["path"]
+        self.method = scope["method"]
+        self._fields: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self.body_is_read = False
         self.body_is_late = False
-        self.body_due = float("inf")
+        self.body_due = math.inf
         self.started = time.perf_counter()
-        self.request_id = _request_id(scope)
+        self.request_id = _request_id(self._fields.get(b"x-request-id"))
+
+    def __getattr__(self, name: str) -> Any:
+        if "META" in self.__dict__:
+            raise AttributeError(name)
+        match = self.__dict__.get("resolver_match")
+        super().__init__(self.scope, io.BytesIO())
+        self.resolver_match = match
+        return getattr(self, name)
+
+    def field(self, name: bytes) -> str | None:
+        """A header by its lower-case name; the values of a repeated one joined, as in META."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if len(self._fields) != len(self.scope["headers"]):
+            value = b",".join(each for key, each in self.scope["headers"] if key == name)
+        return value.decode("latin-1")
 
     async def read_body(self, limit: int, timeout_s: float) -> bytes | None:
         """The body, or None when it is longer than `limit` bytes. Raises TimeoutError, and
         CancelledError when the caller leaves in the middle of it."""
-        length = self.META.get("CONTENT_LENGTH") or "0"
+        length = self.field(b"content-length") or "0"
         if length.isdecimal() and int(length) > limit:
             await self._drain()
             return None
@@ -108,13 +137,10 @@ class LeanRequest(ASGIRequest):
             pass
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(offered: bytes | None) -> str:
     """The caller's `x-request-id` when it is 1-128 visible ASCII characters, else one of ours."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            if 0 < len(value) <= 128 and all(0x21 <= byte <= 0x7E for byte in value):
-                return str(value, "ascii")
-            break
+    if offered and len(offered) <= 128 and all(0x21 <= byte <= 0x7E for byte in offered):
+        return str(offered, "ascii")
     return f"req_{new_id()}"
 
 
@@ -231,18 +257,23 @@ class LeanASGIHandler(ASGIHandler):
             current_request_id.reset(token)
 
     async def _ask_view(self, match: ResolverMatch, request: LeanRequest) -> AnyAnswer:
+        # The class is asked itself: `match.func` would only make one, inside `csrf_exempt`.
+        function: Any = match.func
+        view = function.view_class(**function.view_initkwargs)
+        view.setup(request, *match.args, **match.kwargs)
         try:
             self._check_host(request)
         except DisallowedHost as error:
-            return error_answer(as_gateway_error(error))
-        answer: AnyAnswer = await match.func(request, *match.args, **match.kwargs)
+            refusal: Answer = view.explain(as_gateway_error(error))
+            return refusal
+        answer: AnyAnswer = await view.dispatch(request, *match.args, **match.kwargs)
         return answer
 
     def _check_host(self, request: LeanRequest) -> None:
-        host = request.META.get("HTTP_HOST", "")
+        host = request.field(b"host")
         if host not in self._hosts:
             request.get_host()
-            if len(self._hosts) < _MAX_HOSTS:
+            if host is not None and len(self._hosts) < _MAX_HOSTS:
                 self._hosts.add(host)
 
 
@@ -326,7 +357,7 @@ def _under_prefix(scope: Scope, prefix: str) -> Scope:
 
 def _with_request_id(scope: Scope, send: Send) -> Send:
     """Puts the request id on answers of the stock handler."""
-    value = _request_id(scope).encode("latin-1")
+    value = _request_id(dict(scope["headers"]).get(b"x-request-id")).encode("latin-1")
 
     async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":

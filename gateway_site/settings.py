@@ -102,7 +102,8 @@ _SQLITE_OPTIONS = {
     # "database is locked" instead of waiting its turn.
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
-    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    # In memory: a statement of many rows keeps what it may have to undo, else in a file each time.
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY;",
 }
 
 

@@ -23,6 +23,8 @@ _OWN = frozenset(
     ["connection", "content-length", "expect", "host", "keep-alive", "proxy-authorization"]
     + ["proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"]
 )
+_REMEMBERED = 64
+"""Heads kept of one target; a credential differs by provider, and a caller may add headers."""
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -33,18 +35,27 @@ def request_head(
     """Request line and headers; the caller's go before ours, but for those that frame a message.
 
     Raises UpstreamUnreachable (kind protocol) for a header no message can carry; it may hold a
-    credential, so neither the error nor a log shows it.
+    credential, so neither the error nor a log shows it. All but the length is remembered on the
+    target: an adapter's requests are alike.
     """
+    key = (method, tuple(headers.items()))
+    start = target.heads.get(key)
+    if start is None:
+        start = _checked_start(method, target, headers)
+        if len(target.heads) >= _REMEMBERED:
+            target.heads.clear()
+        target.heads[key] = start
+    return b"%b%b\r\n" % (start, _length(method, body))
+
+
+def _checked_start(method: str, target: CheckedTarget, headers: Mapping[str, str]) -> bytes:
     fields = _DEFAULTS | {name.lower(): value for name, value in headers.items()}
     if not _OWN.isdisjoint(fields):
         fields = {name: value for name, value in fields.items() if name not in _OWN}
     lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
     if not _are_names(tuple(fields)) or not _are_values("".join(fields.values())):
         raise not_http()
-    return (
-        f"{_start(method, target.url, _plain_proxy(target))}{''.join(lines)}"
-        f"{_length(method, body)}\r\n"
-    ).encode()
+    return f"{_start(method, target.url, _plain_proxy(target))}{''.join(lines)}".encode()
 
 
 @lru_cache(maxsize=256)
@@ -73,7 +84,7 @@ def _start(method: str, url: URL, proxy: URL | None) -> str:
     )
 
 
-def _length(method: str, body: bytes | None) -> str:
+def _length(method: str, body: bytes | None) -> bytes:
     if body is not None:
-        return f"content-length: {len(body)}\r\n"
-    return "" if method in ("GET", "HEAD", "DELETE") else "content-length: 0\r\n"
+        return b"content-length: %d\r\n" % len(body)
+    return b"" if method in ("GET", "HEAD", "DELETE") else b"content-length: 0\r\n"

@@ -13,7 +13,7 @@ import logging
 import re
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -163,6 +163,10 @@ class CheckedTarget:
     knows the name."""
     url: URL
     proxy: URL | None
+    heads: dict[tuple[str, tuple[tuple[str, str], ...]], bytes] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Request heads already built for this target (`http_request`)."""
 
     @property
     def address(self) -> str | None:

@@ -17,7 +17,7 @@ MayUse = Callable[[str], bool]
 """Whether the caller may use a public model name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan:
     """What a request was resolved to: its public name and the targets to try in order."""
 

@@ -20,7 +20,7 @@ import re
 import threading
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chat.errors import ServiceUnavailable
@@ -45,11 +45,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Whole lines read from a segment, up to the offset `end`."""
+    """Whole lines read from a segment, up to the offset `end`. `is_last` says that nothing more was
+    written when they were read."""
 
     segment: Segment
     lines: list[bytes]
     end: int
+    is_last: bool = False
 
 
 class Journal:
@@ -159,7 +161,11 @@ class Journal:
             segment, end = next(
                 ((s, s.size) for s in self._segments if s.done < s.size), (self._segments[-1], 0)
             )
-        return read_lines(segment, end)
+            is_newest = segment is self._segments[-1]
+        stretch = read_lines(segment, end)
+        if stretch is not None and is_newest and stretch.end == end:
+            return replace(stretch, is_last=True)
+        return stretch
 
     def forget(self, stretch: Stretch, recorded: int) -> None:
         """The stretch is in the database, with the number of closed requests in it. Deletes the

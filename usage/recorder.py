@@ -43,7 +43,7 @@ class Recorder:
         self._away = False
 
     def flush(self, *, seconds: float = FLUSH_S) -> bool:
-        """Records what was closed since the last time; returns whether all of it is recorded now.
+        """Records what was closed before this call; returns whether all of it is recorded now.
 
         Stops after about so many seconds; what is left, because of them or because the database is
         away, stays in the files for the next flush. Looks for dead workers' journals every
@@ -79,6 +79,10 @@ class Recorder:
             closed = self._decoded_closed(stretch.lines)
             self._record(closed)
             self._journal.forget(stretch, len(closed))
+            if stretch.is_last:
+                # What was closed meanwhile waits for the next flush: under load this would go on
+                # in ever smaller transactions, each of which fights the event loop for its lock.
+                return True
             if time.monotonic() > deadline:
                 return False
         return True

@@ -75,16 +75,14 @@ class ChatStreamReader:
         chunks = _decode_canonical(packet) if packet else []
         if chunks is None:
             return None
-        finished = hidden = False
+        finished = False
         for chunk in chunks:
             if chunk.error is not None:
                 return None
             for choice in chunk.choices:
                 if choice.finish_reason is not None:
                     finished = True
-            if self._hide_usage and chunk.usage is not None and not chunk.choices:
-                hidden = True
-        if hidden:
+        if self._hide_usage and not all(chunk.choices for chunk in chunks):
             events = zip(packet[:-2].split(b"\n\n"), chunks, strict=True)
             packet = b"".join(event + b"\n\n" for event, chunk in events if chunk.choices)
         self.done = done
@@ -162,20 +160,16 @@ class ChatStreamReader:
 
 def _decode_canonical(packet: bytes) -> list[ChatChunk] | None:
     """The chunks of whole `data: {…}` events in canonical framing, else None."""
-    count = packet.count(b"\n\n")
-    if (
-        packet[:7] != b"data: {"
-        or packet[-3:] != b"}\n\n"
-        or b"\r" in packet
-        or packet.count(b"\n") != 2 * count
-        or packet.count(b"}\n\ndata: {") != count - 1
-    ):
+    if not (packet.startswith(b"data: {") and packet.endswith(b"}\n\n")) or b"\r" in packet:
+        return None
+    events = packet.split(b"}\n\ndata: {")
+    if packet.count(b"\n") != 2 * len(events):
         return None
     try:
-        chunks = _decode_list(b"[%b]" % packet[6:-2].replace(b"\n\ndata: ", b","))
+        chunks = _decode_list(b"[%b]" % b"},{".join(events)[6:-2])
     except msgspec.DecodeError:
         return None
-    return chunks if len(chunks) == count else None
+    return chunks if len(chunks) == len(events) else None
 
 
 def mend_usage(fields: dict[str, Any]) -> None:
