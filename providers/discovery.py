@@ -63,9 +63,7 @@ def public_names(configuration: Snapshot) -> Iterator[str]:
         yield from (target.public_name for target, _ in offered(configuration, provider))
 
 
-def offered(
-    configuration: Snapshot, provider: ProviderFacts
-) -> Iterator[tuple[Target, ModelInfo]]:
+def offered(configuration: Snapshot, provider: ProviderFacts) -> Iterator[tuple[Target, ModelInfo]]:
     """A provider's models, from memory: those it listed, then those an operator made a deployment
     of, which count even where the upstream lists none. Disabled ones are left out."""
     listed = listings.models_of(provider)

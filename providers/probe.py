@@ -328,12 +328,14 @@ class _Asker:
         """How many pieces of an answer came, and its usage."""
         request = self._request(fields | {"stream": True})
         pieces = 0
-        async with self._noted(capability, request.size, stream=True) as note:
-            async with aclosing(self._adapter.stream(request)) as batches:
-                async for batch in batches:
-                    pieces += _pieces(batch)
-                    for chunk in batch.chunks:
-                        note.usage = chunk.usage or note.usage
+        async with (
+            self._noted(capability, request.size, stream=True) as note,
+            aclosing(self._adapter.stream(request)) as batches,
+        ):
+            async for batch in batches:
+                pieces += _pieces(batch)
+                for chunk in batch.chunks:
+                    note.usage = chunk.usage or note.usage
         if not pieces:
             raise _Lacking("The stream was empty.")
         return pieces, note.usage
