@@ -27,7 +27,13 @@ def test_what_is_no_flag_of_ours_is_passed_over() -> None:
 @pytest.mark.parametrize(
     "model",
     ["text-embedding-3-small", "nomic-embed-text:latest", "openai/text-embedding-3-large"]
-    + ["mxbai-embed-large", "BAAI/bge-m3", "all-minilm:22m", "voyage-embed", "sfr-embedding-mistral"],
+    + [
+        "mxbai-embed-large",
+        "BAAI/bge-m3",
+        "all-minilm:22m",
+        "voyage-embed",
+        "sfr-embedding-mistral",
+    ],
 )
 def test_an_embedder_does_nothing_else(model: str) -> None:
     flags = merge(Capabilities(), [family_flags(model)]).as_dict()
@@ -96,4 +102,3 @@ def test_a_listing_of_the_provider_under_another_address_tells_nothing() -> None
     assert not capabilities_of(Target(asked, "m")).tools
     moved = replace(asked, base_url="http://127.0.0.1:10")
     assert capabilities_of(Target(moved, "m")).tools
-
