@@ -303,7 +303,7 @@ class _Asker:
 
     async def _embeddings(self) -> str | None:
         fields = {"model": self._adapter.endpoint.model, "input": "hello"}
-        params, size = msgspec.convert(fields, EmbeddingsParams), len(orjson.dumps(fields))
+        params, size = EmbeddingsParams(**fields), len(orjson.dumps(fields))
         async with self._noted("embeddings", size) as note:
             reply = await self._adapter.embed(EmbeddingsRequest(params, fields, size))
             note.usage = reply.usage

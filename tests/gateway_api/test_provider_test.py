@@ -1,4 +1,4 @@
-"""`POST /v1/providers/test`: an endpoint that asks where its caller points (CVE-2026-42271's kind)."""
+"""`POST /v1/providers/test`: asks where its caller points (CVE-2026-42271's kind)."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_an_admin_key_that_may_use_some_models_only_may_test(ask: Ask, upstream:
     assert test(ask, {"name": "lab"}, key="narrow-admin").status_code == 200
 
 
-# --- stored credentials never meet a caller's address (M43) ----------------------------------------
+# --- stored credentials never meet a caller's address (M43) -------------------------------------
 
 
 def all_sent(listener: Listener) -> str:
