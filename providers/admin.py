@@ -257,7 +257,7 @@ class DeploymentAdmin(HistoryAdmin):
             "description": (
                 "Asks the model what it can do, one small request each: some ten requests of a few "
                 f"hundred tokens, {MAX_REQUESTS} at most. They go to the ledger under your name. "
-                f"This takes up to {ALL_S / 60:g} minutes; what you chose above stays in force."
+                f"This takes up to {ALL_S / 60:g} minutes. Your own choices stay in force."
             ),
             "form_submit_text": "Measure",
         },

@@ -129,7 +129,8 @@ def test_a_new_address_in_a_file_puts_the_measurement_out_of_force(
 
 TRIGGERS = {
     "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ",
-    "postgres": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgrelid::regclass::text = ",
+    "postgres": "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal "
+    "AND tgrelid::regclass::text = ",
 }
 
 
