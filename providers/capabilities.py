@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 
@@ -33,7 +33,7 @@ class Capabilities:
         return replace(self, **overrides) if overrides else self
 
     def as_dict(self) -> dict[str, bool]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in CAPABILITY_NAMES}
 
 
 CAPABILITY_NAMES = tuple(field.name for field in fields(Capabilities))

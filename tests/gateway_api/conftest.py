@@ -26,7 +26,7 @@ def secret(name: str) -> str:
 
 @pytest.fixture
 def ask(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
-    """Asks as a key: `admin` may see everything, `user` is an ordinary one, and what `make_key`
+    """Asks as a key, headers beside: `admin` may see everything, `user` is an ordinary one, and what `make_key`
     made; None is nobody. The database's configuration of that moment is in force."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -37,10 +37,14 @@ def ask(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask
     make_key("user")
     discovery.forget()
 
-    def call(method: str, path: str, body: Any = None, *, key: str | None = "user") -> Any:
+    def call(
+        method: str, path: str, body: Any = None, *, key: str | None = "user", **headers: str
+    ) -> Any:
         snapshot.install(snapshot.load())
         ring.forget()
-        return _send(method, path, body, key)
+        if key:
+            headers["authorization"] = f"Bearer {secret(key)}"
+        return _send(method, path, body, headers)
 
     yield call
     snapshot.install(snapshot.EMPTY)
@@ -49,8 +53,7 @@ def ask(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask
 
 
 @async_to_sync
-async def _send(method: str, path: str, body: Any, key: str | None) -> httpx2.Response:
-    headers = {"authorization": f"Bearer {secret(key)}"} if key else {}
+async def _send(method: str, path: str, body: Any, headers: dict[str, str]) -> httpx2.Response:
     if body is not None:
         headers["content-type"] = "application/json"
     raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()

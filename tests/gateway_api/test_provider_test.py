@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from django.middleware.csrf import get_token
+from django.test import Client, RequestFactory
 
 from gateway_api.native.provider_test import ERROR_KINDS
 from providers.models import Deployment, Provider
@@ -183,6 +185,24 @@ def test_only_an_administrator_may_test(
     assert len(listener.seen) == (status == 200)
     if status != 200:
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(("with_token", "status"), [(True, 200), (False, 403)])
+def test_staff_may_test_from_a_page_of_ours_only(
+    ask: Ask, upstream: Upstream, admin_user: Any, *, with_token: bool, status: int
+) -> None:
+    browser = Client()
+    browser.force_login(admin_user)
+    page = RequestFactory().get("/")
+    token = get_token(page)
+    session = browser.cookies["sessionid"].value
+    headers = {"cookie": f"sessionid={session}; csrftoken={page.META['CSRF_COOKIE']}"}
+    if with_token:
+        headers["x-csrftoken"] = token
+    make_provider("lab", upstream.base_url)
+    answer = ask("POST", PATH, {"name": "lab"}, key=None, **headers)
+    assert answer.status_code == status, answer.text
+    assert upstream.listings == (1 if with_token else 0)
 
 
 def test_who_may_not_test_is_not_told_what_is_wrong_with_the_request(ask: Ask) -> None:
