@@ -238,7 +238,7 @@ class DeploymentAdmin(HistoryAdmin):
 
     @display(description="Measured")
     def measured(self, deployment: Deployment) -> str:
-        if deployment.pk is None or deployment.measured_at is None:
+        if deployment.measured_at is None:
             return "never"
         facts = provider_facts(deployment.provider)
         if not deployment.measured_flags(facts.base_url):

@@ -204,7 +204,7 @@ class Deployment(models.Model):
     ) -> None:
         """Puts what was found out, unsaved, beside what was known of the same upstream."""
         now = timezone.now()
-        same = upstream == self.measured_upstream
+        same = upstream == self.measured_upstream and isinstance(self.measured_capabilities, dict)
         known, told = (self.measured_capabilities, self.measured_evidence) if same else ({}, {})
         dated = {name: f"{now:%Y-%m-%d}: {text}" for name, text in evidence.items()}
         self.measured_capabilities = {**known, **flags}

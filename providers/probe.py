@@ -58,8 +58,9 @@ MAX_REQUESTS = 22
 """Eleven questions, each asked twice at worst (see `_FAULTS`)."""
 ANSWER_TOKENS = 200
 THINKING_TOKENS = 1500
-"""Most tokens of one answer, and of one from a model that takes `max_completion_tokens` only: it
-thinks before it speaks, and a limit that ends the thought measures nothing."""
+"""Most tokens of one answer, and of one from a model that thinks before it speaks: a limit that
+ends the thought measures nothing. Such a model takes `max_completion_tokens` only, or comes to no
+end of a plain greeting."""
 PROMPT_TOKENS = 400
 """Of one request. The picture of `vision` may come to some 3,000 more on models that scale every
 picture up."""
@@ -173,7 +174,9 @@ class _Asker:
     async def _plain(self) -> None:
         """Whether the model chats at all, and which limit it takes."""
         try:
-            await self._complete("chat", plain_request())
+            answer = await self._complete("chat", plain_request())
+            if answer.cut_off:
+                self._limit = {"max_tokens": THINKING_TOKENS}
         except _REFUSALS as error:
             if error.param != "max_tokens":
                 self._no_chat = error
@@ -303,7 +306,8 @@ class _Asker:
 
     async def _embeddings(self) -> str | None:
         fields = {"model": self._adapter.endpoint.model, "input": "hello"}
-        params, size = EmbeddingsParams(**fields), len(orjson.dumps(fields))
+        params = EmbeddingsParams(input=fields["input"], model=fields["model"])
+        size = len(orjson.dumps(fields))
         async with self._noted("embeddings", size) as note:
             reply = await self._adapter.embed(EmbeddingsRequest(params, fields, size))
             note.usage = reply.usage

@@ -1,9 +1,10 @@
 """`POST /v1/providers/test`: does a provider answer, before anything about it is stored?
 
 An endpoint that tries out what its caller wrote is where gateways were broken into (CVE-2026-42271,
-CVE-2024-6587): it is for administrators; it starts nothing; it connects only where the outbound
-guard lets it; and an address a caller wrote is asked with what that caller wrote and nothing of
-ours, no stored or inherited credential and none of a provider's options (M43).
+CVE-2024-6587): it is for administrators; it runs nothing a caller could name but an installed
+model; it connects only where the outbound guard lets it; and an address a caller wrote is asked
+with what that caller wrote and nothing of ours, no stored or inherited credential and none of a
+provider's options (M43).
 """
 
 from __future__ import annotations

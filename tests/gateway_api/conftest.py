@@ -26,7 +26,7 @@ def secret(name: str) -> str:
 
 @pytest.fixture
 def ask(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask]:
-    """Asks as a key, headers beside: `admin` may see everything, `user` is an ordinary one, and what `make_key`
+    """Asks as a key: `admin` may see everything, `user` is an ordinary one, and what `make_key`
     made; None is nobody. The database's configuration of that moment is in force."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -45,22 +45,19 @@ class Listener:
         peer.answer(self.status, self.body, **self.headers)
 
 
-def test(ask: Ask, body: Any, *, key: str | None = "admin") -> httpx2.Response:
+def post(ask: Ask, body: Any, *, key: str | None = "admin") -> httpx2.Response:
     return ask("POST", PATH, body, key=key)
 
 
-test.__test__ = False  # type: ignore[attr-defined]
-
-
 def told(ask: Ask, **body: Any) -> dict[str, Any]:
-    answer = test(ask, body)
+    answer = post(ask, body)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
 def refused(ask: Ask, param: str | None, **body: Any) -> str:
-    answer = test(ask, body)
+    answer = post(ask, body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param), answer.text
     return str(answer.json()["error"]["message"])
 
@@ -180,7 +177,7 @@ def test_only_an_administrator_may_test(
 ) -> None:
     make_provider("lab", upstream.base_url)
     listener = Listener(upstream)
-    answer = test(ask, {"name": "lab"}, key=key)
+    answer = post(ask, {"name": "lab"}, key=key)
     assert answer.status_code == status
     assert len(listener.seen) == (status == 200)
     if status != 200:
@@ -207,13 +204,13 @@ def test_staff_may_test_from_a_page_of_ours_only(
 
 def test_who_may_not_test_is_not_told_what_is_wrong_with_the_request(ask: Ask) -> None:
     for body in (b"{", {"name": "no-such"}, {}):
-        assert test(ask, body, key="user").status_code == 403
+        assert post(ask, body, key="user").status_code == 403
 
 
 def test_an_admin_key_that_may_use_some_models_only_may_test(ask: Ask, upstream: Upstream) -> None:
     make_key("narrow-admin", admin=True, allowed_models=["x/*"])
     make_provider("lab", upstream.base_url)
-    assert test(ask, {"name": "lab"}, key="narrow-admin").status_code == 200
+    assert post(ask, {"name": "lab"}, key="narrow-admin").status_code == 200
 
 
 # --- stored credentials never meet a caller's address (M43) -------------------------------------
@@ -285,7 +282,7 @@ def test_an_address_that_is_closed_is_not_connected_to(
     listener = Listener(upstream)
     url = template.format(port=upstream.port)
     started = time.monotonic()
-    answer = test(ask, {"name": "openai", "base_url": url, "api_key": OWN, "timeout": 2})
+    answer = post(ask, {"name": "openai", "base_url": url, "api_key": OWN, "timeout": 2})
     assert time.monotonic() - started < 1.5
     assert listener.seen == []
     if answer.status_code != 400:
@@ -327,7 +324,7 @@ def test_what_is_no_plain_url_is_refused(ask: Ask, url: Any) -> None:
 )
 def test_a_url_two_readers_may_read_differently_leads_nowhere(ask: Ask, url: str) -> None:
     """CVE-2026-45400."""
-    answer = test(ask, {"name": "openai", "base_url": url, "api_key": OWN, "timeout": 1})
+    answer = post(ask, {"name": "openai", "base_url": url, "api_key": OWN, "timeout": 1})
     assert answer.status_code == 400 or answer.json()["error"]["kind"] in ("network", "dns")
 
 
@@ -502,7 +499,7 @@ def test_a_field_that_does_not_exist_is_refused(ask: Ask, field: str) -> None:
     ],
 )
 def test_a_body_that_is_no_object_is_refused(ask: Ask, body: bytes, status: int) -> None:
-    answer = test(ask, body)
+    answer = post(ask, body)
     assert answer.status_code == status, answer.text
 
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from providers import discovery, snapshot
 from providers.models import Deployment, Price, Route, RouteTarget
 from tests.gateway_api.conftest import CANARY, Ask, make_key, make_provider
+from tests.recorded_lists import RECORDED
 from tests.upstream import Asked, Peer, Script, Upstream, scripted_upstream, silence
 
 
@@ -396,3 +398,20 @@ def test_models_of_a_provider_that_went_away_stay_listed(ask: Ask, upstream: Ups
     assert [each["id"] for each in models] == ["lab/gpt-4o-mini", "lab/gpt-4o"]
     provider = shown(ask)["lab"]
     assert (provider["status"], provider["model_count"]) == ("unavailable", 2)
+
+
+@pytest.mark.skipif(not RECORDED, reason="the recorded interactions are not here")
+@pytest.mark.parametrize(("provider", "body"), RECORDED, ids=[name for name, _ in RECORDED])
+def test_every_model_of_a_recorded_list_is_listed_and_found(
+    ask: Ask, upstream: Upstream, provider: str, body: Any
+) -> None:
+    upstream.listing = answering(200, body)
+    make_provider("lab", upstream.base_url)
+    listed = ask("GET", "/v1/models").json()["data"]
+    assert [each["id"] for each in listed] == [f"lab/{each['id']}" for each in body["data"]]
+    for model in listed[:20]:
+        found = ask("GET", f"/v1/models/{quote(model['id'])}")
+        assert found.json() == model
+    assert upstream.listings == 1
+    names = ask("GET", "/v1/providers/lab/models").json()
+    assert names["models"] == [each["id"] for each in body["data"]]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,26 +10,9 @@ import pytest
 from chat.errors import UpstreamUnreachable
 from chat.types import ModelInfo
 from providers.adapters.openai_models import read_models
+from tests.recorded_lists import RECORDED
 
 pytestmark = pytest.mark.once
-WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
-FILES = ("openai-other", "other-providers", "local-servers")
-
-
-def recorded() -> list[tuple[str, Any]]:
-    found = []
-    for path in (WIRE / f"{name}.jsonl.gz" for name in FILES):
-        if path.exists():
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                found += [json.loads(line) for line in lines]
-    return [
-        (each["provider"], each["response"]["body"])
-        for each in found
-        if each["endpoint"] == "/v1/models"
-    ]
-
-
-RECORDED = recorded()
 
 
 @pytest.mark.skipif(not RECORDED, reason="the recorded interactions are not here")

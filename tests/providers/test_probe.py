@@ -283,6 +283,15 @@ async def test_a_model_that_thinks_gets_the_newer_limit_and_room(ask: Probe) -> 
     assert {body.get("max_completion_tokens", 1500) for body in model.bodies} == {1500}
 
 
+async def test_a_model_that_does_not_come_to_an_end_gets_room_too(ask: Probe) -> None:
+    cut = completion("Let me think about how to greet.")
+    cut["choices"][0]["finish_reason"] = "length"
+    model = Model(plain=cut)
+    await ask(model)
+    limits = [body["max_tokens"] for body in model.bodies if "messages" in body]
+    assert limits == [probing.ANSWER_TOKENS, *[probing.THINKING_TOKENS] * 8]
+
+
 async def test_an_adapter_without_embeddings_has_none(ask: Probe) -> None:
     class Without(OpenAICompatibleAdapter):
         async def embed(self, request: EmbeddingsRequest) -> Reply:

@@ -55,8 +55,8 @@ def bounds(deployment: Deployment) -> str:
     return (
         f"{deployment} would be asked up to {probe.MAX_REQUESTS} times within {probe.ALL_S:g} s: "
         f"each up to {probe.PROMPT_TOKENS} tokens in (a picture may take some 3,000 more) and "
-        f"{probe.ANSWER_TOKENS} out, or {probe.THINKING_TOKENS} of a model that takes "
-        "max_completion_tokens only. Nothing was asked."
+        f"{probe.ANSWER_TOKENS} out, or {probe.THINKING_TOKENS} of a model that thinks before it "
+        "speaks. Nothing was asked."
     )
 
 
