@@ -384,6 +384,9 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     created: int = 0
     owned_by: str = ""
     context_window: int | None = None
+    capabilities: dict[str, bool] | None = None
+    """What the listing itself says the model can do, by the names of
+    `providers.capabilities.Capabilities`; what it does not say is not in it."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -1,6 +1,6 @@
-"""What requests share in one process: the client to upstreams and the journal.
+"""What requests share in one process: the configuration, the client to upstreams and the journal.
 
-Both are put here by the composition root (`gateway_site.background`) before the first request.
+All are put here by the composition root (`gateway_site.background`) before the first request.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import asyncio
 from django.conf import settings
 
 from chat.errors import ServiceUnavailable
+from providers import snapshot
 from providers.http import HttpClient, shared_client
 from providers.outbound import OutboundPolicy
+from providers.snapshot import Snapshot
 from usage.journal import Journal
 
 _journal: Journal | None = None
@@ -27,6 +29,19 @@ def http_client() -> HttpClient:
         # Remembered, because to hash a policy of networks takes longer than to ask for a model.
         _client = loop, shared_client(_policy)
     return _client[1]
+
+
+def configuration() -> Snapshot:
+    """The configuration in force. Raises ServiceUnavailable where none was read yet: that there is
+    nothing in it would be a wrong answer."""
+    found = snapshot.current()
+    if found is snapshot.EMPTY:
+        raise ServiceUnavailable(
+            "The gateway has not read its configuration yet: the database is away.",
+            code="database_unavailable",
+            retry_after="5",
+        )
+    return found
 
 
 def install_journal(journal: Journal | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.urls import path
 
 from gateway_api.native.health import LiveView, ReadyView
+from gateway_api.native.provider_test import ProviderTestView
+from gateway_api.native.providers import ProviderModelsView, ProvidersView
 from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.openai.chat import ChatCompletionsView
@@ -14,6 +16,9 @@ urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/models", ModelsView.as_view()),
     path("v1/models/<path:name>", ModelView.as_view()),
+    path("v1/providers", ProvidersView.as_view()),
+    path("v1/providers/test", ProviderTestView.as_view()),
+    path("v1/providers/<str:name>/models", ProviderModelsView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("livez", LiveView.as_view()),

@@ -1,14 +1,16 @@
 """The database made to match a configuration.
 
 The file is the whole truth about the rows it names: what an entry leaves out returns to its
-default, so that the result does not depend on what was there before. Three things are not in a
+default, so that the result does not depend on what was there before. Four things are not in a
 file, or not always, and stay:
 
 - a virtual key's secret, where its entry has neither `secret` nor a `secret_env` that is set: the
   database holds a digest only, and no file can repeat it;
 - a provider's stored credential, where `api_key_env` is the name `export_config` gives it
   (`configuration_secrets.provider_variables`) and that variable is unset or holds the same;
-- the past prices of a deployment with a flat `price`: a changed price is a new row from now on.
+- the past prices of a deployment with a flat `price`: a changed price is a new row from now on;
+- what was measured of a deployment (`probe_model`): nobody's word but the upstream's, below any
+  capability the file names, and out of force by itself where the upstream is another.
 
 Rows the file does not name stay too, unless `prune` is asked for. A route's target that no
 deployment entry describes is a deployment without any facts.

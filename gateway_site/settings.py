@@ -31,6 +31,8 @@ AUTH_MODE = env.choice("ABSTRACTCORE_AUTH", ("required", "local", "off"), "requi
 DEFAULT_PROVIDER = env.text("ABSTRACTCORE_DEFAULT_PROVIDER")
 DEFAULT_MODEL = env.text("ABSTRACTCORE_DEFAULT_MODEL")
 OUTBOUND_ALLOW = env.networks("ABSTRACTCORE_OUTBOUND_ALLOW")
+PROBE_LEDGER = "usage.probes.record"
+"""Where the requests of a capability probe are written down: `providers` knows no ledger."""
 DISCOVERY_TTL_S = env.number("ABSTRACTCORE_DISCOVERY_TTL", 60, least=1)
 MAX_BODY_BYTES = int(env.number("ABSTRACTCORE_MAX_BODY_BYTES", 32 * 1024 * 1024, least=1024))
 BODY_TIMEOUT_S = env.number("ABSTRACTCORE_BODY_TIMEOUT", 60, least=1)

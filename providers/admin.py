@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -12,11 +13,13 @@ from django.db.models import Model, QuerySet
 from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
+from unfold.forms import BaseDialogForm
 
 from providers.admin_forms import (
     ConnectionTestForm,
@@ -26,9 +29,16 @@ from providers.admin_forms import (
     label,
 )
 from providers.admin_history import HistoryAdmin
+from providers.capabilities import CAPABILITY_NAMES
 from providers.connection import ConnectionFailure, ConnectionReport, test_connection
+from providers.measuring import measure
 from providers.models import Deployment, Price, Provider, Route, RouteTarget
+from providers.probe import ALL_S, MAX_REQUESTS, Findings
 from providers.secrets import SecretUnreadable
+from providers.snapshot import provider_facts
+
+MAX_MEASURED = 3
+"""Deployments measured in one go: somebody waits for the page."""
 
 
 class DeploymentInline(TabularInline):
@@ -197,14 +207,17 @@ class PriceInline(TabularInline):
 @admin.register(Deployment)
 class DeploymentAdmin(HistoryAdmin):
     form = DeploymentForm
-    list_display = ("__str__", "enabled", "context_window", "price", "overrides")
+    list_display = ("__str__", "enabled", "context_window", "price", "overrides", "measured_at")
     list_filter = ("provider", "enabled")
     list_select_related = ("provider",)
     search_fields = ("model", "provider__name")
     inlines = (PriceInline,)
+    readonly_fields = ("measured",)
+    actions = ("measure_selected",)
+    actions_detail = ("measure",)
     fieldsets = (
         (None, {"fields": ("provider", "model", "enabled", "context_window")}),
-        ("Capabilities", {"fields": ("capabilities",)}),
+        ("Capabilities", {"fields": ("capabilities", "measured")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Deployment]:
@@ -222,6 +235,84 @@ class DeploymentAdmin(HistoryAdmin):
     def overrides(self, deployment: Deployment) -> str:
         flags = deployment.capabilities.items()
         return ", ".join(f"{label(name)}: {'yes' if on else 'no'}" for name, on in flags)
+
+    @display(description="Measured")
+    def measured(self, deployment: Deployment) -> str:
+        if deployment.measured_at is None:
+            return "never"
+        facts = provider_facts(deployment.provider)
+        if not deployment.measured_flags(facts.base_url):
+            return "at another address than the provider's present one: not in force"
+        return render_to_string(
+            "providers/findings.html",
+            {"findings": as_rows(deployment.measured_capabilities, deployment.measured_evidence)},
+        )
+
+    @action(
+        description="Measure capabilities",
+        icon="experiment",
+        permissions=["change"],
+        dialog={
+            "title": "Measure capabilities",
+            "description": (
+                "Asks the model what it can do, one small request each: some ten requests of a few "
+                f"hundred tokens, {MAX_REQUESTS} at most. They go to the ledger under your name. "
+                f"This takes up to {ALL_S / 60:g} minutes. Your own choices stay in force."
+            ),
+            "form_submit_text": "Measure",
+        },
+    )
+    def measure(self, request: HttpRequest, form: BaseDialogForm, object_id: str) -> HttpResponse:
+        deployment = self.get_object(request, object_id)
+        if deployment is None:
+            raise Http404
+        findings = measure(deployment, key=ledger_name(request))
+        rows = as_rows(findings.flags, findings.evidence)
+        return render(
+            request,
+            "admin/providers/measurement.html",
+            {"deployment": deployment, "stopped": findings.stopped, "findings": rows},
+        )
+
+    @admin.action(
+        description=f"Measure capabilities of selected deployments ({MAX_MEASURED} at most)",
+        permissions=["change"],
+    )
+    def measure_selected(self, request: HttpRequest, queryset: QuerySet[Deployment]) -> None:
+        chosen = list(queryset.select_related("provider")[: MAX_MEASURED + 1])
+        if len(chosen) > MAX_MEASURED:
+            self.message_user(request, f"Select {MAX_MEASURED} at most.", messages.ERROR)
+            return
+        for deployment in chosen:
+            findings = measure(deployment, key=ledger_name(request))
+            level = messages.ERROR if findings.stopped else messages.SUCCESS
+            self.message_user(request, describe_findings(deployment, findings), level)
+
+
+def ledger_name(request: HttpRequest) -> str:
+    """Whose a request from these pages is in the ledger, as from the API's browser callers."""
+    return f"staff:{request.user.get_username()}"[:100]
+
+
+def as_rows(flags: Mapping[str, bool], evidence: Mapping[str, str]) -> list[tuple[str, bool, str]]:
+    """Label, flag and evidence of each capability, in their usual order."""
+    return [
+        (label(name), flags[name], evidence.get(name, ""))
+        for name in CAPABILITY_NAMES
+        if name in flags
+    ]
+
+
+def describe_findings(deployment: Deployment, findings: Findings) -> str:
+    """Findings in a sentence or two."""
+    able = [label(name) for name, flag in findings.flags.items() if flag]
+    unable = [label(name) for name, flag in findings.flags.items() if not flag]
+    told = [
+        f"can: {', '.join(able)}" if able else "",
+        f"cannot: {', '.join(unable)}" if unable else "",
+        f"not everything was asked. {findings.stopped}" if findings.stopped else "",
+    ]
+    return f"{deployment} {'; '.join(filter(None, told))}"
 
 
 class RouteTargetInline(TabularInline):

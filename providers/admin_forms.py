@@ -113,7 +113,8 @@ def label(capability: str) -> str:
 
 class DeploymentForm(forms.ModelForm):  # type: ignore[type-arg]
     capabilities = CapabilitiesField(
-        help_text="Default: what the provider's kind can do.", label="Capabilities"
+        help_text="Default: what was measured, else what is known of the model and its provider.",
+        label="Capabilities",
     )
 
     class Meta:

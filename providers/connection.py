@@ -58,11 +58,13 @@ async def test_connection(
     timeout_s: float = 10.0,
     provider: str = "",
     options: Mapping[str, Any] | None = None,
+    policy: OutboundPolicy | None = None,
+    models_shown: int = MODELS_SHOWN,
 ) -> ConnectionReport:
     """Lists the upstream's models and, where one is named, asks it for a token.
 
-    The caller vouches that `api_key` belongs to `base_url` (M43). Never raises for what the
-    upstream does.
+    The caller vouches that `api_key` and `options` belong to `base_url` (M43). `policy` says where
+    it may lead; by default, where providers may be. Never raises for what the upstream does.
     """
     report = ConnectionReport(provider=provider or kind, model=model or None)
     adapter = adapter_class(kind)
@@ -70,7 +72,9 @@ async def test_connection(
         return _failed(report, "protocol", f"This version cannot speak to the kind {kind}.")
     if adapter.needs_key and not api_key:
         return _failed(report, "auth", "No API key is set.")
-    client = HttpClient(OutboundGuard(OutboundPolicy.for_providers(settings.OUTBOUND_ALLOW)))
+    client = HttpClient(
+        OutboundGuard(policy or OutboundPolicy.for_providers(settings.OUTBOUND_ALLOW))
+    )
     endpoint = Endpoint(
         base_url=base_url,
         api_key=api_key,
@@ -80,29 +84,31 @@ async def test_connection(
         options={**(options or {}), "data_dir": settings.DATA_DIR},
     )
     try:
-        return await _probe(adapter(endpoint, client), report, timeout_s)
+        return await _try(adapter(endpoint, client), report, timeout_s, models_shown)
     finally:
         await client.aclose()
 
 
-async def _probe(
-    adapter: ChatAdapter, report: ConnectionReport, timeout_s: float
+async def _try(
+    adapter: ChatAdapter, report: ConnectionReport, timeout_s: float, models_shown: int
 ) -> ConnectionReport:
     started = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s):
-            report = await _with_models(adapter, report)
+            report = await _with_models(adapter, report, models_shown)
             if report.model:
                 started = time.monotonic()
                 report = replace(report, response=await _ask(adapter))
     except TimeoutError:
         report = _failed(report, "timeout", f"No answer within {timeout_s:g} s.")
     except GatewayError as error:
-        report = _failed(report, _kind_of(error), error.message)
+        report = _failed(report, kind_of(error), error.message)
     return replace(report, latency_ms=round((time.monotonic() - started) * 1000))
 
 
-async def _with_models(adapter: ChatAdapter, report: ConnectionReport) -> ConnectionReport:
+async def _with_models(
+    adapter: ChatAdapter, report: ConnectionReport, models_shown: int
+) -> ConnectionReport:
     try:
         models = await adapter.list_models()
     except (NotFound, UpstreamRejected):
@@ -110,7 +116,7 @@ async def _with_models(adapter: ChatAdapter, report: ConnectionReport) -> Connec
             return report  # not every server lists its models; the one named decides
         raise
     names = tuple(model.id for model in models)
-    return replace(report, models=names[:MODELS_SHOWN], model_count=len(names))
+    return replace(report, models=names[:models_shown], model_count=len(names))
 
 
 async def _ask(adapter: ChatAdapter) -> str:
@@ -131,7 +137,8 @@ def _request(limit: str, tokens: int) -> ChatRequest:
     return ChatRequest(params=params, body=body, size=len(orjson.dumps(body)))
 
 
-def _kind_of(error: GatewayError) -> str:
+def kind_of(error: GatewayError) -> str:
+    """A failure in one of ConnectionFailure's words."""
     if isinstance(error, UpstreamError):
         return "network" if error.kind == "outbound" else error.kind
     return "not_found" if isinstance(error, NotFound) else "protocol"

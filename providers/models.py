@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator, RegexValidator
 from django.db import models
+from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
 from providers.capabilities import CAPABILITY_NAMES
@@ -168,6 +171,10 @@ class Deployment(models.Model):
     enabled = models.BooleanField(default=True)
     capabilities = models.JSONField(default=dict, blank=True, validators=[validate_capabilities])
     context_window = models.PositiveIntegerField(null=True, blank=True)
+    measured_capabilities = models.JSONField(default=dict, blank=True, editable=False)
+    measured_evidence = models.JSONField(default=dict, blank=True, editable=False)
+    measured_at = models.DateTimeField(null=True, blank=True, editable=False)
+    measured_upstream = models.CharField(max_length=64, blank=True, editable=False)
     history = HistoricalRecords()
 
     class Meta:
@@ -178,6 +185,32 @@ class Deployment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.model}"
+
+    def upstream(self, base_url: str) -> str:
+        """What a measurement is of: this model at this address (the provider's, empty for its
+        kind's own). Another server's abilities say nothing about this one."""
+        place = "\n".join((self.provider.kind, base_url.rstrip("/"), self.model))
+        return sha256(place.encode()).hexdigest()
+
+    def measured_flags(self, base_url: str) -> dict[str, bool]:
+        """What was measured, if it was at the upstream this row stands for now."""
+        flags = self.measured_capabilities
+        if not isinstance(flags, dict) or self.measured_upstream != self.upstream(base_url):
+            return {}
+        return flags
+
+    def keep_measurement(
+        self, flags: Mapping[str, bool], evidence: Mapping[str, str], upstream: str
+    ) -> None:
+        """Puts what was found out, unsaved, beside what was known of the same upstream."""
+        now = timezone.now()
+        same = upstream == self.measured_upstream and isinstance(self.measured_capabilities, dict)
+        known, told = (self.measured_capabilities, self.measured_evidence) if same else ({}, {})
+        dated = {name: f"{now:%Y-%m-%d}: {text}" for name, text in evidence.items()}
+        self.measured_capabilities = {**known, **flags}
+        self.measured_evidence = {**told, **dated}
+        self.measured_at = now
+        self.measured_upstream = upstream
 
 
 def _price_field(verbose_name: str, **options: Any) -> models.DecimalField[Any, Any]:

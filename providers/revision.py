@@ -7,6 +7,8 @@ never sees it before the change.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.apps.registry import Apps
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations import RunPython
@@ -18,19 +20,28 @@ _ACTIONS = ("INSERT", "UPDATE", "DELETE")
 def count_changes(*tables: str) -> RunPython:
     """A migration operation: changes of these tables raise the revision.
 
-    SQLite drops a table's triggers when Django rebuilds it: a migration that alters one of these
-    tables ends with this operation again.
+    SQLite drops a table's triggers when Django rebuilds it: see `keep_counting`.
     """
-
-    def create(_: Apps, editor: BaseDatabaseSchemaEditor) -> None:
-        for statement in _create_statements(editor.connection.vendor, tables):
-            editor.execute(statement)
 
     def drop(_: Apps, editor: BaseDatabaseSchemaEditor) -> None:
         for statement in _drop_statements(editor.connection.vendor, tables):
             editor.execute(statement)
 
-    return RunPython(create, drop)
+    return RunPython(_creation(tables), drop)
+
+
+def keep_counting(*tables: str) -> RunPython:
+    """A migration operation for one that alters these tables, first and last in it: whichever way
+    it goes, the triggers are there again at the end."""
+    return RunPython(_creation(tables), _creation(tables))
+
+
+def _creation(tables: tuple[str, ...]) -> Callable[[Apps, BaseDatabaseSchemaEditor], None]:
+    def create(_: Apps, editor: BaseDatabaseSchemaEditor) -> None:
+        for statement in _create_statements(editor.connection.vendor, tables):
+            editor.execute(statement)
+
+    return create
 
 
 def _create_statements(vendor: str, tables: tuple[str, ...]) -> list[str]:

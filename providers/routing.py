@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from chat.errors import InvalidRequest, ModelNotFound
-from providers import discovery
+from providers import discovery, listings
 from providers.http import HttpClient
 from providers.snapshot import Snapshot, Target
 
@@ -75,7 +75,7 @@ def _bare(snapshot: Snapshot, name: str) -> Plan | None:
     offering = [
         provider
         for provider in snapshot.providers.values()
-        if provider.usable and name in discovery.known_models(provider.name)
+        if provider.usable and name in listings.models_of(provider)
     ]
     if len(offering) == 1:
         return _direct(snapshot, offering[0].name, name)

@@ -16,7 +16,9 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 
+from providers import listings
 from providers.adapters.base import ChatAdapter, Endpoint
+from providers.capabilities import CAPABILITY_NAMES, Capabilities, family_flags, merge
 from providers.http import HttpClient, Timeouts
 from providers.models import ConfigRevision, Deployment, Price, Provider, Route
 from providers.registry import adapter_class
@@ -43,6 +45,8 @@ class ProviderFacts:
     max_retries: int
     options: Mapping[str, Any]
     problem: str | None = None
+    lacks_credential: bool = False
+    """Whether that is the problem, and a credential would be its end."""
 
     @property
     def usable(self) -> bool:
@@ -55,6 +59,9 @@ class DeploymentFacts:
 
     enabled: bool = True
     capabilities: Mapping[str, bool] = field(default_factory=dict)
+    """The operator's own word."""
+    measured: Mapping[str, bool] = field(default_factory=dict)
+    """What `probe` found out at this very upstream."""
     context_window: int | None = None
     prices: Prices = ()
 
@@ -102,6 +109,29 @@ class Snapshot:
                 self._adapters[key] = adapter
         return adapter
 
+    def drop_adapters(self, provider: str) -> None:
+        """Has the adapters of a provider made anew: its listing tells other facts than before."""
+        for key in list(self._adapters):
+            if key[0] == provider:
+                self._adapters.pop(key, None)
+
+
+def capabilities_of(target: Target) -> Capabilities:
+    """What a target can do, as far as is known now; nothing where no adapter speaks to it."""
+    adapter = adapter_class(target.provider.kind)
+    if adapter is None:
+        return Capabilities(**dict.fromkeys(CAPABILITY_NAMES, False))
+    listed = listings.models_of(target.provider).get(target.model)
+    return merge(
+        adapter.defaults,
+        (
+            family_flags(target.model),
+            listed.capabilities if listed is not None else None,
+            target.facts.measured,
+            target.facts.capabilities,
+        ),
+    )
+
 
 def build_adapter(target: Target, http: HttpClient) -> ChatAdapter:
     """An adapter for a target whose provider is usable."""
@@ -113,7 +143,7 @@ def build_adapter(target: Target, http: HttpClient) -> ChatAdapter:
         api_key=provider.api_key,
         model=target.model,
         timeouts=provider.timeouts,
-        capabilities=adapter.defaults.with_overrides(target.facts.capabilities),
+        capabilities=capabilities_of(target),
         options={**provider.options, "data_dir": settings.DATA_DIR},
     )
     return adapter(endpoint, http)
@@ -144,8 +174,8 @@ def load() -> Snapshot:
     """Reads the whole configuration in one transaction. Raises DatabaseError."""
     with transaction.atomic():
         revision = read_revision()
-        providers = {row.name: _provider_facts(row) for row in Provider.objects.all()}
-        deployments = _deployments()
+        providers = {row.name: provider_facts(row) for row in Provider.objects.all()}
+        deployments = _deployments(providers)
         routes = {
             route.name: tuple(
                 Target(
@@ -162,7 +192,9 @@ def load() -> Snapshot:
     return Snapshot(revision, providers, deployments, routes)
 
 
-def _deployments() -> dict[tuple[str, str], DeploymentFacts]:
+def _deployments(
+    providers: Mapping[str, ProviderFacts],
+) -> dict[tuple[str, str], DeploymentFacts]:
     prices: dict[int, list[Price]] = {}
     for price in Price.objects.order_by("-valid_from"):
         prices.setdefault(price.deployment_id, []).append(price)
@@ -170,6 +202,7 @@ def _deployments() -> dict[tuple[str, str], DeploymentFacts]:
         (row.provider.name, row.model): DeploymentFacts(
             enabled=row.enabled,
             capabilities=row.capabilities,
+            measured=row.measured_flags(providers[row.provider.name].base_url),
             context_window=row.context_window,
             prices=tuple(
                 (price.valid_from, price.input, price.output, price.cached_input, price.cache_write)
@@ -180,8 +213,10 @@ def _deployments() -> dict[tuple[str, str], DeploymentFacts]:
     }
 
 
-def _provider_facts(row: Provider) -> ProviderFacts:
+def provider_facts(row: Provider) -> ProviderFacts:
+    """A provider's row with its credential and address as they are in force now."""
     problem = None
+    lacks_credential = False
     api_key = base_url = ""
     try:
         api_key, base_url = row.reveal_api_key(), row.effective_base_url()
@@ -194,6 +229,7 @@ def _provider_facts(row: Provider) -> ProviderFacts:
         problem = f"this version has no adapter for the kind {row.kind}"
     elif problem is None and adapter.needs_key and not api_key:
         problem = f"no credential: set {row.api_key_env or 'its API key'}"
+        lacks_credential = True
     return ProviderFacts(
         name=row.name,
         kind=row.kind,
@@ -209,6 +245,7 @@ def _provider_facts(row: Provider) -> ProviderFacts:
         max_retries=row.max_retries,
         options=row.options if isinstance(row.options, dict) else {},
         problem=problem,
+        lacks_credential=lacks_credential,
     )
 
 

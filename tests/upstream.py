@@ -81,6 +81,8 @@ class Upstream:
 
     def __init__(self, script: Script) -> None:
         self.script = script
+        self.listing: Script = list_models
+        """Plays what is asked with GET."""
         self.asked: list[Asked] = []
         self.listings = 0
         self.port = 0
@@ -166,7 +168,7 @@ class _Connection(asyncio.Protocol):
         script = self._upstream.script
         if asked.method == "GET":
             self._upstream.listings += 1
-            script = list_models
+            script = self._upstream.listing
         else:
             self._upstream.asked.append(asked)
         self._task = asyncio.get_running_loop().create_task(self._play(script, asked))

@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import msgspec
 import orjson
 
-from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed
 from chat.folding import unfold
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Usage
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_errors import error_from_reply, error_in_band
+from providers.adapters.openai_models import MAX_LISTING, read_models
 from providers.adapters.openai_stream import (
     ChatStreamReader,
     legal_finish,
@@ -141,7 +142,7 @@ class OpenAIAdapter(ChatAdapter):
         if reply.status != 200:
             raise await self._error(reply)
         try:
-            return read_models(await reply.read())
+            return read_models(await reply.read(limit=MAX_LISTING))
         finally:
             reply.close()
 
@@ -211,40 +212,6 @@ def _whole_as_batch(body: bytes, endpoint: Endpoint) -> Batch:
     if chunks and reply.usage is not None:
         chunks[-1].usage = reply.usage
     return Batch(chunks)
-
-
-class _Listed(msgspec.Struct):
-    id: str
-    created: int | float | None = None
-    owned_by: str | None = None
-    context_length: int | None = None
-    context_window: int | None = None
-    max_model_len: int | None = None
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Listed]
-
-
-def read_models(body: bytes) -> list[ModelInfo]:
-    """`GET /models` of OpenAI and of servers that answer with the bare list. Raises
-    UpstreamUnreachable(kind="protocol") for what is no list of models."""
-    try:
-        listed = msgspec.json.decode(body, type=_ModelList | list[_Listed])
-    except msgspec.DecodeError:
-        raise UpstreamUnreachable(
-            "The provider's model list could not be read.", kind="protocol", retryable=False
-        ) from None
-    models = listed.data if isinstance(listed, _ModelList) else listed
-    return [
-        ModelInfo(
-            id=model.id,
-            created=int(model.created or 0),
-            owned_by=model.owned_by or "",
-            context_window=model.context_length or model.context_window or model.max_model_len,
-        )
-        for model in models
-    ]
 
 
 class OpenAICompatibleAdapter(OpenAIAdapter):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from providers import discovery
 from providers.http import HttpClient
 from providers.outbound import OutboundGuard, OutboundPolicy
 
@@ -15,6 +16,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_listed() -> Iterator[None]:
+    discovery.forget()
+    yield
+    discovery.forget()
 
 
 @pytest.fixture
