@@ -140,4 +140,6 @@ def _complete(cycle: RequestResponseCycle) -> None:
     cycle.expected_content_length = 0
     cycle.response_complete = True
     cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
     cycle.on_response()

@@ -1,0 +1,152 @@
+"""What leaves on the connection, under uvicorn's own cycle and through plain ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from gateway_site.writer import Writer, writer_for
+
+pytestmark = pytest.mark.once
+JSON = [(b"content-type", b"application/json"), (b"x-request-id", b"r-1")]
+Writing = Callable[[Writer], Awaitable[None]]
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.writes.append(b"(closed)")
+
+
+def cycle_on(wire: Wire, **changes: Any) -> RequestResponseCycle:
+    settings: dict[str, Any] = {
+        "scope": {"type": "http", "method": "POST", "http_version": "1.1"},
+        "transport": wire,
+        "flow": FlowControl(wire),
+        "logger": logging.getLogger("uvicorn.error"),
+        "access_logger": logging.getLogger("uvicorn.access"),
+        "access_log": False,
+        "default_headers": [(b"date", b"today")],
+        "message_event": asyncio.Event(),
+        "expect_100_continue": False,
+        "keep_alive": True,
+        "on_response": lambda: None,
+    }
+    return RequestResponseCycle(**{**settings, **changes})
+
+
+async def written(writing: Writing, *, plain: bool, **changes: Any) -> list[bytes]:
+    wire = Wire()
+    cycle = cycle_on(wire, **changes)
+    writer = Writer(cycle.send) if plain else writer_for(cycle.scope, cycle.send)
+    await writing(writer)
+    assert cycle.response_complete
+    assert cycle.message_event.is_set()
+    return wire.writes
+
+
+async def whole(writer: Writer) -> None:
+    await writer.whole(201, [*JSON, (b"content-length", b"2")], b"{}")
+
+
+async def stream(writer: Writer) -> None:
+    await writer.begin(200, list(JSON), b"data: 1\n\n")
+    await writer.piece(b"data: 2\n\n")
+    await writer.end(b"data: [DONE]\n\n")
+
+
+async def silent_stream(writer: Writer) -> None:
+    await writer.begin(200, list(JSON), b"")
+    await writer.end(b"")
+
+
+@pytest.mark.parametrize("writing", [whole, stream, silent_stream])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"keep_alive": False}, {"expect_100_continue": True}],
+    ids=["plain", "to be closed", "expecting 100"],
+)
+async def test_the_bytes_are_those_uvicorn_itself_would_write(
+    writing: Writing, changes: dict[str, Any]
+) -> None:
+    ours = await written(writing, plain=False, **changes)
+    uvicorns = await written(writing, plain=True, **changes)
+    assert b"".join(ours) == b"".join(uvicorns)
+
+
+async def test_a_whole_answer_is_one_write() -> None:
+    assert len(await written(whole, plain=False)) == 1
+
+
+async def test_a_streams_head_goes_out_with_its_first_piece_and_the_end_with_its_last() -> None:
+    first, middle, last = await written(stream, plain=False)
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n") and first.endswith(b"data: 1\n\n\r\n")
+    assert middle == b"9\r\ndata: 2\n\n\r\n"
+    assert last.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+async def test_a_header_that_would_split_the_answer_is_refused() -> None:
+    wire = Wire()
+    cycle = cycle_on(wire)
+    writer = writer_for(cycle.scope, cycle.send)
+    with pytest.raises(ValueError, match="control character"):
+        await writer.whole(200, [(b"x-gateway-model", b"a\r\nset-cookie: b"), *JSON], b"{}")
+    assert wire.writes == []
+
+
+async def test_nothing_is_written_for_a_caller_who_left() -> None:
+    wire = Wire()
+    cycle = cycle_on(wire)
+    cycle.disconnected = True
+    await stream(writer_for(cycle.scope, cycle.send))
+    assert wire.writes == []
+
+
+async def test_a_full_buffer_is_waited_for_before_the_next_piece() -> None:
+    wire = Wire()
+    cycle = cycle_on(wire)
+    writer = writer_for(cycle.scope, cycle.send)
+    await writer.begin(200, list(JSON), b"data: 1\n\n")
+    cycle.flow.pause_writing()
+    piece = asyncio.create_task(writer.piece(b"data: 2\n\n"))
+    await asyncio.sleep(0.01)
+    assert len(wire.writes) == 1
+    cycle.flow.resume_writing()
+    await piece
+    assert wire.writes[1] == b"9\r\ndata: 2\n\n\r\n"
+
+
+def test_uvicorns_cycle_has_what_the_writer_leans_on() -> None:
+    """When this fails, uvicorn has changed: read `RequestResponseCycle.send` again."""
+    source = inspect.getsource(RequestResponseCycle)
+    for name in (
+        "self.response_started",
+        "self.response_complete",
+        "self.chunked_encoding",
+        "self.expected_content_length",
+        "self.waiting_for_100_continue",
+        "self.message_event.set()",
+        "self.on_response()",
+        "self.flow.write_paused",
+        "self.disconnected",
+        "self.default_headers + list(",
+    ):
+        assert name in source, name
