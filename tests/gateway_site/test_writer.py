@@ -53,11 +53,16 @@ def cycle_on(wire: Wire, **changes: Any) -> RequestResponseCycle:
     return RequestResponseCycle(**{**settings, **changes})
 
 
+def writer_on(cycle: RequestResponseCycle, *, plain: bool = False) -> Writer:
+    send: Any = cycle.send  # typed by uvicorn more narrowly than ASGI's messages are by us
+    scope: Any = cycle.scope
+    return Writer(send) if plain else writer_for(scope, send)
+
+
 async def written(writing: Writing, *, plain: bool, **changes: Any) -> list[bytes]:
     wire = Wire()
     cycle = cycle_on(wire, **changes)
-    writer = Writer(cycle.send) if plain else writer_for(cycle.scope, cycle.send)
-    await writing(writer)
+    await writing(writer_on(cycle, plain=plain))
     assert cycle.response_complete
     assert cycle.message_event.is_set()
     return wire.writes
@@ -106,7 +111,7 @@ async def test_a_streams_head_goes_out_with_its_first_piece_and_the_end_with_its
 async def test_a_header_that_would_split_the_answer_is_refused() -> None:
     wire = Wire()
     cycle = cycle_on(wire)
-    writer = writer_for(cycle.scope, cycle.send)
+    writer = writer_on(cycle)
     with pytest.raises(ValueError, match="control character"):
         await writer.whole(200, [(b"x-gateway-model", b"a\r\nset-cookie: b"), *JSON], b"{}")
     assert wire.writes == []
@@ -116,14 +121,14 @@ async def test_nothing_is_written_for_a_caller_who_left() -> None:
     wire = Wire()
     cycle = cycle_on(wire)
     cycle.disconnected = True
-    await stream(writer_for(cycle.scope, cycle.send))
+    await stream(writer_on(cycle))
     assert wire.writes == []
 
 
 async def test_a_full_buffer_is_waited_for_before_the_next_piece() -> None:
     wire = Wire()
     cycle = cycle_on(wire)
-    writer = writer_for(cycle.scope, cycle.send)
+    writer = writer_on(cycle)
     await writer.begin(200, list(JSON), b"data: 1\n\n")
     cycle.flow.pause_writing()
     piece = asyncio.create_task(writer.piece(b"data: 2\n\n"))
