@@ -92,8 +92,8 @@ class AsyncAPIView(APIView):
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> AnyAnswer:
         self.args, self.kwargs = args, kwargs
+        self.request = self.initialize_request(request, *args, **kwargs)
         try:
-            self.request = self.initialize_request(request, *args, **kwargs)
             if not self.open_to_all:
                 caller = request.caller = await identify(request)  # type: ignore[attr-defined]
                 # Set, or DRF asks its authenticators at every look. Our users are callers.
@@ -102,6 +102,9 @@ class AsyncAPIView(APIView):
             answer = await self._handler(request.method or "")(self.request, *args, **kwargs)
         except Exception as error:  # an edge: whatever happens is told in the wire's own format
             answer = self.explain(as_gateway_error(error))
+        finally:
+            # DRF's request holds itself and us in there: a cycle that only the collector would find.
+            self.request.parser_context.clear()
         assert isinstance(answer, Answer | StreamAnswer), "a DRF Response would render in a thread"
         return answer
 

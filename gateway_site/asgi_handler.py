@@ -191,6 +191,8 @@ class Departure:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+            # Its CancelledError holds its frame, and that holds us: a cycle for the collector.
+            self._watcher = None
 
 
 class LeanASGIHandler(ASGIHandler):
