@@ -103,7 +103,7 @@ class AsyncAPIView(APIView):
         except Exception as error:  # an edge: whatever happens is told in the wire's own format
             answer = self.explain(as_gateway_error(error))
         finally:
-            # DRF's request holds itself and us in there: a cycle that only the collector would find.
+            # DRF's request holds itself and us in there: a cycle for the collector.
             self.request.parser_context.clear()
         assert isinstance(answer, Answer | StreamAnswer), "a DRF Response would render in a thread"
         return answer
