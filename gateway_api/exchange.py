@@ -11,7 +11,7 @@ from decimal import Decimal
 from types import TracebackType
 
 from chat.errors import GatewayError
-from chat.types import Batch, ChatRequest, Reply, TokenCounts, Usage, Wire, count_tokens
+from chat.types import Batch, ChatRequest, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
@@ -137,23 +137,16 @@ class Exchange:
         if self.first_token_at is None:
             self.first_token_at = now
             self.answered = True
+        size = 0
         for chunk in batch.chunks:
             if chunk.usage is not None:
                 self.usage = chunk.usage
             for choice in chunk.choices:
-                delta = choice.delta
-                if delta.content:
-                    self.text_bytes += len(delta.content)
-                elif delta.reasoning_content:
-                    self.text_bytes += len(delta.reasoning_content)
-                elif delta.tool_calls:
-                    self.text_bytes += sum(
-                        len(call.function.arguments or "")
-                        for call in delta.tool_calls
-                        if call.function
-                    )
+                content = choice.delta.content
+                size += len(content) if content else _size_without_content(choice.delta)
                 if choice.finish_reason is not None:
                     self.finish_reason = choice.finish_reason
+        self.text_bytes += size
         if now - self._noted_at > PROGRESS_EVERY_S:
             self._note_progress(now)
 
@@ -226,6 +219,13 @@ def _prices_of(target: Target, second: int) -> UnitPrices | None:
         _priced.clear()
     _priced[id(target)] = target, second, prices
     return prices
+
+
+def _size_without_content(delta: Delta) -> int:
+    if delta.reasoning_content:
+        return len(delta.reasoning_content)
+    calls = delta.tool_calls or ()
+    return sum(len(call.function.arguments or "") for call in calls if call.function)
 
 
 def ascii_header(value: str) -> str:

@@ -117,6 +117,15 @@ class HttpReply:
             connection.release(self._pool)
         return piece
 
+    def finish(self) -> bool:
+        """Let go of a response whose end has come; returns whether it has."""
+        connection = self._connection
+        if connection is None or not connection.complete:
+            return connection is None
+        self._connection = None
+        connection.release(self._pool)
+        return True
+
     def close(self) -> None:
         """Let go of the response; a body not received to its end takes its connection with it."""
         connection, self._connection = self._connection, None

@@ -150,6 +150,8 @@ class OpenAIAdapter(ChatAdapter):
 async def _read_end(reply: HttpReply) -> None:
     """Reads the few bytes after `[DONE]`, or the connection could not be used again; an upstream
     that keeps it open only loses that."""
+    if reply.finish():
+        return
     with contextlib.suppress(TimeoutError, GatewayError):
         async with asyncio.timeout(_END_GRACE_S):
             while await reply.next_bytes():
