@@ -134,7 +134,18 @@ class _History:
             self._open("assistant")
             self._before += thinking
             self._words += words
+            for at, call in enumerate(calls):
+                self._await_result(call["id"], f"{param}.tool_calls[{at}]")
             self._after += calls
+
+    def _await_result(self, called: str, param: str) -> None:
+        if called in self._unanswered:
+            raise InvalidRequest(
+                f"The tool call id '{called[:64]}' stands twice in one turn.",
+                param=f"{param}.id",
+                code="invalid_value",
+            )
+        self._unanswered[called] = param
 
     def _thinking(self, message: dict[str, Any], param: str) -> list[Block]:
         """Thinking blocks as they came, to the letter (M32). Without a signature (another
@@ -162,15 +173,9 @@ class _History:
                 param=f"{param}.type",
                 code="unsupported_value",
             )
-        called = tool_id(call["id"])
-        if called in self._unanswered:
-            raise InvalidRequest(
-                f"The tool call id '{called[:64]}' stands twice in one turn.", param=f"{param}.id"
-            )
-        self._unanswered[called] = param
         block = {
             "type": "tool_use",
-            "id": called,
+            "id": tool_id(call["id"]),
             "name": function["name"],
             "input": _arguments(function["arguments"], f"{param}.function.arguments"),
         }
