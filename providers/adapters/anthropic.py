@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -19,7 +20,7 @@ from chat.errors import UpstreamError, UpstreamUnreachable
 from chat.folding import unfold
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Wire
 from providers.adapters.anthropic_errors import error_from_reply
-from providers.adapters.anthropic_models import facts_of
+from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_reply import read_completion, read_native
 from providers.adapters.anthropic_request import Payload, build_payload
 from providers.adapters.anthropic_stream import MessageStreamReader
@@ -60,7 +61,7 @@ class AnthropicAdapter(ChatAdapter):
             reply.close()
         if native:
             return read_native(body, self.endpoint)
-        return read_completion(body, self.endpoint, answer_tool=payload.answer_tool)
+        return self._read_completion(body, payload)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
         payload = self._payload(request)
@@ -73,6 +74,7 @@ class AnthropicAdapter(ChatAdapter):
                 self.endpoint,
                 keep_wire=_passes_through(request),
                 answer_tool=payload.answer_tool,
+                must_call=payload.must_call,
             )
             while packet := await reply.next_bytes():
                 if (batch := reader.feed(packet)) is not None:
@@ -133,8 +135,11 @@ class AnthropicAdapter(ChatAdapter):
             assert request.native is not None
             request.dropped.update(NEVER_FORWARDED & request.native.keys())
             return Payload(self._native_body(request.native), None)
-        facts = facts_of(self.endpoint.model, self.endpoint.options)
-        return build_payload(request, model=self.endpoint.model, facts=facts)
+        return build_payload(request, model=self.endpoint.model, facts=self._facts)
+
+    @cached_property
+    def _facts(self) -> ModelFacts:
+        return facts_of(self.endpoint.model, self.endpoint.options)
 
     def _native_body(self, native: dict[str, Any]) -> dict[str, Any]:
         """A body on the same wire: everything as it came, but for the model."""
@@ -144,10 +149,15 @@ class AnthropicAdapter(ChatAdapter):
 
     def _whole_as_batch(self, body: bytes, payload: Payload) -> Batch:
         """A server that ignores `stream` answers with plain JSON: the same answer, as chunks."""
-        reply = read_completion(body, self.endpoint, answer_tool=payload.answer_tool)
+        reply = self._read_completion(body, payload)
         chunks = unfold(orjson.loads(reply.body))
         chunks[-1].usage = reply.usage
         return Batch(chunks)
+
+    def _read_completion(self, body: bytes, payload: Payload) -> Reply:
+        return read_completion(
+            body, self.endpoint, answer_tool=payload.answer_tool, must_call=payload.must_call
+        )
 
     async def _post(self, path: str, body: dict[str, Any], callers: Mapping[str, str]) -> HttpReply:
         headers = self._headers

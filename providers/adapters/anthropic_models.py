@@ -20,6 +20,7 @@ _VERSION = re.compile(r"claude\D*?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
 _NEWEST = (99, 0)
 _ALWAYS_THINKS = re.compile(r"claude-(?:fable|mythos)|claude-opus-5-5")
 _THINKS_BETWEEN_TOOLS = re.compile(r"claude-sonnet-5-5")
+_CANNOT_BE_FORCED = re.compile(r"claude-(?:fable|mythos)-5-[12]|claude-(?:opus|sonnet)-5-5")
 
 Thinking = Literal["adaptive", "budget", "none"]
 
@@ -40,6 +41,8 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     temperature_with_top_p: bool = True
     structured_output: bool = True
     """Takes `output_config.format` and strict tools."""
+    forced_tools: bool = True
+    """Takes a `tool_choice` of `any` or `tool`; some newest models answer 400 to either."""
 
 
 def facts_of(model: str, options: Mapping[str, Any]) -> ModelFacts:
@@ -66,6 +69,7 @@ def _claude(model: str) -> ModelFacts:
         sampling=version < (4, 7),
         temperature_with_top_p=version < (4, 1),
         structured_output=version >= (4, 1),
+        forced_tools=not _CANNOT_BE_FORCED.search(model),
     )
 
 

@@ -13,7 +13,13 @@ from chat.errors import UpstreamFailed
 from chat.folding import usage_fields
 from chat.types import FinishReason, Reply
 from providers.adapters.anthropic_errors import error_in_band
-from providers.adapters.anthropic_usage import PAUSED, Tokens, finish_of, refusal_text
+from providers.adapters.anthropic_usage import (
+    PAUSED,
+    Tokens,
+    finish_of,
+    refusal_text,
+    refuse_uncalled,
+)
 from providers.adapters.base import Endpoint
 
 _THINKING = frozenset({"thinking", "redacted_thinking"})
@@ -49,9 +55,12 @@ def read_native(body: bytes, endpoint: Endpoint) -> Reply:
     return _reply(body, message, finish_of(reason, called=called) if reason else None, native=True)
 
 
-def read_completion(body: bytes, endpoint: Endpoint, *, answer_tool: str | None = None) -> Reply:
+def read_completion(
+    body: bytes, endpoint: Endpoint, *, answer_tool: str | None = None, must_call: bool = False
+) -> Reply:
     """The answer as a chat completion. Raises UpstreamError for a 200 that holds no message, and
-    for one that does not say why it ended: a reason is never invented (M26)."""
+    for one that does not say why it ended: a reason is never invented (M26). Raises
+    ToolChoiceNotMet for one without the call it owes."""
     message = _read(body, endpoint)
     if message.stop_reason is None:
         raise UpstreamFailed("The provider's answer does not say why it ended.")
@@ -65,6 +74,8 @@ def read_completion(body: bytes, endpoint: Endpoint, *, answer_tool: str | None 
         if block.type == "tool_use" and block.name != answer_tool
     ]
     finish = finish_of(message.stop_reason, called=bool(calls))
+    if must_call and finish == "stop":
+        raise refuse_uncalled()
     said: dict[str, Any] = {
         "role": "assistant",
         "content": _text(message, answer_tool) or (None if calls else ""),

@@ -64,6 +64,8 @@ class Payload(NamedTuple):
     answer_tool: str | None
     """The tool whose input is the answer itself: how a model without structured output is held to
     a schema."""
+    must_call: bool = False
+    """An answer without a tool call does not meet the caller's `tool_choice`."""
 
 
 def build_payload(request: ChatRequest, *, model: str, facts: ModelFacts) -> Payload:
@@ -79,9 +81,9 @@ def build_payload(request: ChatRequest, *, model: str, facts: ModelFacts) -> Pay
     schema = _wanted_schema(params)
     if schema is not None and not facts.structured_output and not tools.tools:
         tools = ToolPlan.answering(_schema_name(params), schema, can_force=not reasoning.thinks)
-    instruction = _instruction(params, schema, facts=facts, tools=tools)
-    if instruction:
-        system = [*system, {"type": "text", "text": instruction}]
+    for words in (_instruction(params, schema, facts=facts, tools=tools), tools.demand):
+        if words:
+            system = [*system, {"type": "text", "text": words}]
     payload: dict[str, Any] = {
         "model": model,
         "max_tokens": _max_tokens(params, facts=facts, reasoning=reasoning),
@@ -97,7 +99,7 @@ def build_payload(request: ChatRequest, *, model: str, facts: ModelFacts) -> Pay
     payload.update(_identity(params, body, dropped))
     if stop := _stop_sequences(params.stop, dropped):
         payload["stop_sequences"] = stop
-    return Payload(payload, tools.answer_tool)
+    return Payload(payload, tools.answer_tool, must_call=tools.demand is not None)
 
 
 def _max_tokens(params: ChatParams, *, facts: ModelFacts, reasoning: Reasoning) -> int:

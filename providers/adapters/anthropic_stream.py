@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
     Batch,
@@ -42,10 +42,17 @@ from providers.adapters.anthropic_events import (
     decode_canonical,
     decode_event,
 )
-from providers.adapters.anthropic_usage import PAUSED, Tokens, finish_of, refusal_text
+from providers.adapters.anthropic_usage import (
+    PAUSED,
+    Tokens,
+    finish_of,
+    refusal_text,
+    refuse_uncalled,
+)
 from providers.adapters.base import Endpoint
 
 _OBJECT = "chat.completion.chunk"
+_MOST_WITHHELD = 20_000
 
 
 class PausedChoice(ChunkChoice, gc=False):
@@ -59,11 +66,16 @@ class MessageStreamReader:
     says that the message is whole.
 
     `keep_wire` is for a caller on Anthropic's wire. `answer_tool` names the tool whose input is the
-    answer's text (`anthropic_request.Payload`).
+    answer's text, `must_call` an answer that owes a call (`anthropic_request.Payload`).
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, keep_wire: bool, answer_tool: str | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        keep_wire: bool,
+        answer_tool: str | None = None,
+        must_call: bool = False,
     ) -> None:
         self._endpoint = endpoint
         self._keep_wire = keep_wire
@@ -79,7 +91,9 @@ class MessageStreamReader:
         self._thoughts: dict[int, _Thought] = {}
         self._call_count = 0
         self._stop_reason: str | None = None
-        self.failure: UpstreamError | None = None
+        self._finish: FinishReason | None = None
+        self._withheld: list[ChatChunk] | None = [] if must_call else None
+        self.failure: GatewayError | None = None
         self.done = False
 
     def feed(self, packet: bytes) -> Batch | None:
@@ -107,7 +121,21 @@ class MessageStreamReader:
     def _batch(self, chunks: list[ChatChunk], wire: bytes) -> Batch | None:
         if self._keep_wire:
             return Batch(chunks, wire) if wire else None
+        if self._withheld is not None:
+            chunks = self._owed(self._withheld + chunks)
         return Batch(chunks) if chunks else None
+
+    def _owed(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
+        """Nothing is shown of an answer that owes a call before the call, or another end than
+        `stop`, has come: until then its failure can still have a status."""
+        ended_otherwise = self._finish not in (None, "stop")
+        if self._call_count or ended_otherwise or self.failure is not None:
+            self._withheld = None
+            return chunks
+        self._withheld = chunks
+        if self.done or len(chunks) > _MOST_WITHHELD:
+            self.failure = refuse_uncalled()
+        return []
 
     def _feed_any(self, packet: bytes) -> Batch | None:
         try:
@@ -237,7 +265,7 @@ class MessageStreamReader:
         if reason is None or self._stop_reason is not None:
             return
         self._stop_reason = reason
-        finish: FinishReason = finish_of(reason, called=self._call_count > 0)
+        finish = self._finish = finish_of(reason, called=self._call_count > 0)
         refusal = refusal_text(event.delta.stop_details) if reason == "refusal" else None
         delta = Delta(refusal=refusal)
         choice = (

@@ -19,6 +19,8 @@ class ToolPlan(NamedTuple):
     tools: list[dict[str, Any]]
     choice: dict[str, Any] | None = None
     answer_tool: str | None = None
+    demand: str | None = None
+    """Words that demand a call of a model that cannot be forced to make one."""
 
     @property
     def forced(self) -> bool:
@@ -62,11 +64,14 @@ def plan_tools(
             raise InvalidRequest("`tool_choice` needs `tools` to choose from.", param="tool_choice")
         return _tools_of_the_past(messages)
     mode, tools = _read_choice(choice, tools)
+    demand = None
+    if mode["type"] in ("any", "tool") and not facts.forced_tools:
+        mode, tools, demand = _demand(mode, tools)
     if params.parallel_tool_calls is False and mode["type"] != "none":
         mode["disable_parallel_tool_use"] = True
     elif choice is None:
         return ToolPlan(tools)
-    return ToolPlan(tools, mode)
+    return ToolPlan(tools, mode, demand=demand)
 
 
 def _tool(
@@ -136,6 +141,16 @@ def _read_allowed(
     _refuse_missing(names, tools, place)
     mode = {"type": "any" if allowed.get("mode") == "required" else "auto"}
     return mode, [tool for tool in tools if tool.get("name") in names]
+
+
+def _demand(
+    mode: dict[str, Any], tools: list[dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+    """A forced choice in words: only what may be called is offered, and the answer is checked."""
+    if mode["type"] == "any":
+        return {"type": "auto"}, tools, "You must answer by calling one of the tools."
+    named = [tool for tool in tools if tool.get("name") == mode["name"]]
+    return {"type": "auto"}, named, f"You must answer by calling the tool `{mode['name']}`."
 
 
 def _name_of(named: Any, param: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from chat.errors import ToolChoiceNotMet
 from chat.types import FinishReason, TokensDetails, Usage
 
 _FINISH: dict[str, FinishReason] = {
@@ -79,6 +80,13 @@ def finish_of(stop_reason: str, *, called: bool) -> FinishReason:
     if reason in ("stop", "tool_calls"):
         return "tool_calls" if called else "stop"
     return reason
+
+
+def refuse_uncalled() -> ToolChoiceNotMet:
+    """For an answer in words where the caller demanded a call of a model that cannot be forced."""
+    return ToolChoiceNotMet(
+        "The model did not call a tool, which `tool_choice` demands.", param="tool_choice"
+    )
 
 
 def refusal_text(stop_details: Any) -> str:

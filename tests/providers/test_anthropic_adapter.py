@@ -11,6 +11,7 @@ import pytest
 
 from chat.errors import (
     GatewayError,
+    ToolChoiceNotMet,
     UpstreamCredentials,
     UpstreamError,
     UpstreamFailed,
@@ -35,9 +36,11 @@ from tests.anthropic_upstream import (
     text,
     text_block,
     thinking_block,
+    tool_block,
     tool_use,
 )
 from tests.providers.raw_upstream import answering, serving
+from tests.providers.test_anthropic_stream import folded
 from tests.upstream import Asked, Upstream, scripted_upstream, silence, streaming, whole
 
 pytestmark = pytest.mark.once
@@ -254,6 +257,53 @@ async def test_an_older_models_forced_tool_is_unwrapped(
     reply = await AnthropicAdapter(endpoint, client).complete(wanted)
     (choice,) = json.loads(reply.body)["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == ('{"a": 1}', "stop")
+
+
+CALLED = message(text("I ask."), tool_use("toolu_1", "now"), stop="tool_use")
+CALLED_STREAM = stream(text_block(0, "I ask."), tool_block(1, "toolu_1", "now"), stop="tool_use")
+
+
+def demanding(client: HttpClient, upstream: Upstream) -> AnthropicAdapter:
+    """An adapter for a model that cannot be forced to call."""
+    url = f"http://127.0.0.1:{upstream.port}"
+    return AnthropicAdapter(Endpoint(base_url=url, api_key=SECRET, model="claude-opus-5-5"), client)
+
+
+def demand(**fields: Any) -> ChatRequest:
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    return asking(tools=tools, tool_choice="required", **fields)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_answer_without_the_call_it_owes_is_422(
+    upstream: Upstream, client: HttpClient, streams: bool
+) -> None:
+    words = streaming(stream(text_block(0, "No.", " Never.")))
+    upstream.script = words if streams else whole(200, message(text("No.")))
+    with pytest.raises(ToolChoiceNotMet) as caught:
+        await ask(demanding(client, upstream), demand(stream=streams))
+    assert (caught.value.http_status, caught.value.code) == (422, "tool_choice_not_met")
+
+
+async def test_an_answer_with_the_call_it_owes_is_whole(
+    upstream: Upstream, client: HttpClient
+) -> None:
+    upstream.script = whole(200, CALLED)
+    reply = await demanding(client, upstream).complete(demand())
+    assert reply.finish_reason == "tool_calls"
+    upstream.script = streaming(CALLED_STREAM, pause_s=0.001)
+    got = await batches(demanding(client, upstream), demand(stream=True))
+    (choice,) = folded([chunk for batch in got for chunk in batch.chunks])["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("I ask.", "tool_calls")
+
+
+async def test_an_owed_call_does_not_hide_another_end(
+    upstream: Upstream, client: HttpClient
+) -> None:
+    upstream.script = streaming(stream(text_block(0, "No."), stop="max_tokens"), pause_s=0.001)
+    got = await batches(demanding(client, upstream), demand(stream=True))
+    (choice,) = folded([chunk for batch in got for chunk in batch.chunks])["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("No.", "length")
 
 
 # --- streams ------------------------------------------------------------------------------------

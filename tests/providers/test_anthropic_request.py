@@ -330,6 +330,20 @@ def test_tool_choice_is_mapped(choice: Any, told: Any) -> None:
     assert parallel["tool_choice"] == {**told, **only_one}
 
 
+@pytest.mark.parametrize(
+    ("choice", "offered"),
+    [
+        ("required", ["get_weather", "now"]),
+        ({"type": "function", "function": {"name": "now"}}, ["now"]),
+    ],
+)
+def test_a_model_that_cannot_be_forced_is_told_to_call(choice: Any, offered: list[str]) -> None:
+    body, _ = sent(model="claude-opus-5-5", tools=[WEATHER, NOW], tool_choice=choice)
+    assert [each["name"] for each in body["tools"]] == offered
+    assert body["tool_choice"] == {"type": "auto"}
+    assert "must answer by calling" in body["system"][-1]["text"]
+
+
 @pytest.mark.parametrize(("mode", "told"), [("auto", "auto"), ("required", "any")])
 def test_allowed_tools_are_the_only_ones_offered(mode: str, told: str) -> None:
     named = [{"type": "function", "function": {"name": "now"}}]
