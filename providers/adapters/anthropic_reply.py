@@ -107,20 +107,24 @@ def _read(body: bytes, endpoint: Endpoint) -> _Message:
     try:
         message = _decode(body)
     except msgspec.DecodeError:
-        raise _no_message(body, endpoint) from None
+        message = _read_odd(body, endpoint)
     if message.type not in ("message", ""):
-        raise _no_message(body, endpoint)
+        raise UpstreamFailed("The provider's answer holds no message.")
     return message
 
 
-def _no_message(body: bytes, endpoint: Endpoint) -> Exception:
+def _read_odd(body: bytes, endpoint: Endpoint) -> _Message:
+    """A message whose usage alone cannot be read, without it."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return UpstreamFailed("The provider's answer is not JSON.", retryable=True)
+        raise UpstreamFailed("The provider's answer is not JSON.", retryable=True) from None
     if isinstance(fields, dict) and fields.get("error") is not None:
-        return error_in_band(body, endpoint)
-    return UpstreamFailed("The provider's answer holds no message.")
+        raise error_in_band(body, endpoint)
+    try:
+        return _decode(orjson.dumps({**fields, "usage": None}))
+    except (msgspec.ValidationError, TypeError):
+        raise UpstreamFailed("The provider's answer holds no message.") from None
 
 
 def _reply(

@@ -222,13 +222,13 @@ class MessageStreamReader:
         block = event.content_block
         kind = block.get("type")
         if kind == "text":
-            return Delta(content=block["text"]) if block.get("text") else None
+            return Delta(content=told) if (told := _string(block, "text")) else None
         if kind == "tool_use":
             return self._start_call(event.index, block)
         if kind == "thinking" and not self._keep_wire:
             self._thoughts[event.index] = _Thought(block)
-        if kind == "thinking" and block.get("thinking"):
-            return Delta(reasoning_content=block["thinking"])
+        if kind == "thinking" and (told := _string(block, "thinking")):
+            return Delta(reasoning_content=told)
         if kind == "redacted_thinking":
             return Delta(thinking_blocks=[block])
         return None  # server tools run upstream: the caller sees what the model says of them
@@ -301,8 +301,8 @@ class _Thought:
 
     def __init__(self, start: dict[str, Any]) -> None:
         self._start = start
-        self.texts: list[str] = [start.get("thinking") or ""]
-        self.signatures: list[str] = [start.get("signature") or ""]
+        self.texts = [_string(start, "thinking")]
+        self.signatures = [_string(start, "signature")]
 
     def block(self) -> dict[str, Any]:
         block = {**self._start, "thinking": "".join(self.texts)}
@@ -310,6 +310,11 @@ class _Thought:
         if signature or "signature" in block:
             block["signature"] = signature
         return block
+
+
+def _string(block: dict[str, Any], name: str) -> str:
+    value = block.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _read_event(told: SSEEvent, endpoint: Endpoint) -> tuple[Event | None, bytes, str]:
@@ -355,7 +360,8 @@ def _is_new_delta(fields: dict[str, Any]) -> bool:
     delta = fields.get("delta")
     if fields["type"] != "content_block_delta" or not isinstance(delta, dict):
         return False
-    return delta.get("type") not in KNOWN_DELTAS
+    kind = delta.get("type")
+    return isinstance(kind, str) and kind not in KNOWN_DELTAS
 
 
 def _decode_mended(fields: dict[str, Any]) -> Event:

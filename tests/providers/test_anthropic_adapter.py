@@ -245,6 +245,16 @@ async def test_a_refusal_and_a_pause_are_told(
     assert (choice["finish_reason"], choice["native_finish_reason"]) == ("stop", "pause_turn")
 
 
+@pytest.mark.parametrize("request_", [asking(), native()])
+async def test_usage_that_cannot_be_read_costs_only_the_usage(
+    upstream: Upstream, adapter: AnthropicAdapter, request_: ChatRequest
+) -> None:
+    calls = message(tool_use("toolu_1", "now"), stop="tool_use", usage={"input_tokens": "9"})
+    upstream.script = whole(200, calls)
+    reply = await adapter.complete(request_)
+    assert (reply.usage, reply.finish_reason) == (None, "tool_calls")
+
+
 async def test_an_older_models_forced_tool_is_unwrapped(
     upstream: Upstream, client: HttpClient
 ) -> None:

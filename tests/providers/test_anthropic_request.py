@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from anthropic.types import MessageCreateParams
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from chat.errors import GatewayError, InvalidRequest
@@ -693,7 +696,7 @@ def test_service_tiers_are_mapped_or_told(tier: str, told: str | None) -> None:
     assert dropped == (set() if told else {"service_tier"})
 
 
-DROPPED = {
+DROPPED: dict[str, Any] = {
     "seed": 0,
     "logprobs": True,
     "top_logprobs": 2,
@@ -717,12 +720,70 @@ def test_what_anthropic_does_not_know_is_dropped_and_told(name: str) -> None:
 
 
 def test_what_asks_for_nothing_is_not_told() -> None:
-    nothing = {"logprobs": False, "frequency_penalty": 0, "store": False, "metadata": {"a": "b"}}
+    nothing: Any = {
+        "logprobs": False,
+        "frequency_penalty": 0,
+        "store": False,
+        "metadata": {"a": "b"},
+    }
     assert sent(**nothing, modalities=["text"])[1] == set()
 
 
 def test_web_search_of_openais_kind_is_refused() -> None:
     assert refused(web_search_options={}) == "web_search_options"
+
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 9)
+    | st.sampled_from(["", "x", "auto", "none", "5m"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["type", "name", "ttl", "mode", "function"]), inner)
+    ),
+    max_leaves=6,
+)
+PARTS = st.sampled_from([words(" "), words("a"), image("data:,"), image("https://x/y"), "odd"])
+CONTENT = st.none() | st.sampled_from(["", "a"]) | st.lists(PARTS, max_size=2)
+MESSAGES = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["system", "user", "assistant", "tool", "function"]),
+        "content": CONTENT,
+    },
+    optional={
+        "tool_call_id": st.sampled_from(["a", "b"]),
+        "tool_calls": st.lists(st.sampled_from([call("a"), call("b"), call("a", arguments="[")])),
+        "cache_control": ODD,
+        "prompt_cache_breakpoint": ODD,
+        "thinking_blocks": ODD,
+        "refusal": ODD,
+        "name": ODD,
+    },
+)
+FIELDS = st.fixed_dictionaries(
+    {"messages": st.lists(MESSAGES, min_size=1, max_size=5)},
+    optional={
+        "tools": st.lists(st.sampled_from([NOW, WEATHER, {"type": "custom"}]), max_size=2) | ODD,
+        **dict.fromkeys(
+            ["tool_choice", "thinking", "reasoning_effort", "response_format", "stop", "n"], ODD
+        ),
+        **dict.fromkeys(["top_p", "top_k", "temperature", "prompt_cache_options", "user"], ODD),
+    },
+)
+
+
+@given(body=FIELDS, model=st.sampled_from([SONNET, OPUS_5, OLD, "claude-opus-5-5"]))
+def test_whatever_a_caller_sends_is_sent_on_or_refused(body: Any, model: str) -> None:
+    try:
+        request = parse_chat_request(json.dumps(body).encode())
+        payload = build_payload(request, model=model, facts=facts_of(model, {}))
+    except InvalidRequest as refusal:
+        assert refusal.http_status == 400
+        return
+    roles = [each["role"] for each in payload.body["messages"]]
+    assert all(one != other for one, other in pairwise(roles))
+    assert all(each["content"] for each in payload.body["messages"])
 
 
 # --- facts --------------------------------------------------------------------------------------

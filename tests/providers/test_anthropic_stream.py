@@ -229,9 +229,9 @@ def test_every_fragment_of_arguments_is_a_chunk_of_its_own() -> None:
     for packet in packets:
         batch = reader.feed(packet)
         for chunk in batch.chunks if batch else ():
-            (call,) = chunk.choices[0].delta.tool_calls or ()
-            assert call.function is not None
-            fragments.append(call.function.arguments)
+            for call in chunk.choices[0].delta.tool_calls or ():
+                assert call.function is not None
+                fragments.append(call.function.arguments)
     assert fragments == ["", '{"a"', ": 1}"]
 
 
@@ -363,6 +363,46 @@ def test_an_error_tells_neither_our_credential_nor_the_address() -> None:
 def test_an_event_that_is_none_is_a_failure(data: bytes) -> None:
     _, _, failure = read([start(), b"event: content_block_start\ndata: " + data + b"\n\n"])
     assert isinstance(failure, UpstreamFailed)
+
+
+WORDS = st.sampled_from(
+    [
+        *("type", "index", "delta", "content_block", "message", "usage", "text", "thinking", "id"),
+        *("message_start", "content_block_start", "content_block_delta", "content_block_stop"),
+        *("message_delta", "message_stop", "text_delta", "input_json_delta", "signature_delta"),
+        *("signature", "partial_json", "tool_use", "redacted_thinking", "name", "input", "error"),
+        *("stop_reason", "stop_details", "refusal", "explanation", "input_tokens", "data"),
+    ]
+)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=8,
+)
+BLOCK = st.fixed_dictionaries({"type": WORDS}, optional={"text": ANY_JSON, "thinking": ANY_JSON})
+ANY_EVENT = st.fixed_dictionaries(
+    {"type": WORDS},
+    optional={
+        "index": st.integers(0, 2) | ANY_JSON,
+        "delta": ANY_JSON,
+        "content_block": BLOCK | ANY_JSON,
+        "message": ANY_JSON,
+        "usage": ANY_JSON,
+    },
+)
+
+
+@pytest.mark.parametrize("keep_wire", [True, False])
+@given(events=st.lists(ANY_EVENT, max_size=6), named=st.booleans())
+def test_whatever_an_upstream_sends_is_read_or_its_failure(
+    events: list[Any], named: bool, keep_wire: bool
+) -> None:
+    sent = [json.dumps(each).encode() for each in events]
+    names = [b"event: " + each["type"].encode() + b"\n" if named else b"" for each in events]
+    packets = [name + b"data: " + data + b"\n\n" for name, data in zip(names, sent, strict=True)]
+    chunks, _, failure = read([start(), *packets, *ending()], keep_wire=keep_wire)
+    assert failure is None or isinstance(failure, GatewayError)
+    encode(folded(chunks))
 
 
 def test_blocks_of_a_kind_we_do_not_know_are_passed_over() -> None:
