@@ -139,7 +139,8 @@ class AnthropicAdapter(ChatAdapter):
 
     @cached_property
     def _facts(self) -> ModelFacts:
-        return facts_of(self.endpoint.model, self.endpoint.options)
+        facts = facts_of(self.endpoint.model, self.endpoint.options)
+        return facts.limited_by(self.endpoint.capabilities)
 
     def _native_body(self, native: dict[str, Any]) -> dict[str, Any]:
         """A body on the same wire: everything as it came, but for the model."""

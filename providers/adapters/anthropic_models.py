@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from chat.errors import UpstreamFailed
+from providers.capabilities import Capabilities
 
 _VERSION = re.compile(r"claude\D*?(\d{1,2})(?!\d)(?:[-.](\d{1,2})(?!\d))?")
 _NEWEST = (99, 0)
@@ -43,6 +44,17 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Takes `output_config.format` and strict tools."""
     forced_tools: bool = True
     """Takes a `tool_choice` of `any` or `tool`; some newest models answer 400 to either."""
+
+
+    def limited_by(self, flags: Capabilities) -> ModelFacts:
+        """These facts without what the deployment's flags deny."""
+        return msgspec.structs.replace(
+            self,
+            thinking=self.thinking if flags.reasoning else "none",
+            efforts=self.efforts if flags.reasoning else (),
+            structured_output=self.structured_output and flags.structured_output,
+            forced_tools=self.forced_tools and flags.tool_choice,
+        )
 
 
 def facts_of(model: str, options: Mapping[str, Any]) -> ModelFacts:

@@ -18,6 +18,7 @@ from chat.errors import GatewayError, InvalidRequest
 from chat.parsing import parse_chat_request
 from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_request import build_payload
+from providers.capabilities import Capabilities
 
 pytestmark = pytest.mark.once
 SONNET = "claude-sonnet-4-5"
@@ -792,6 +793,14 @@ def test_whatever_a_caller_sends_is_sent_on_or_refused(body: Any, model: str) ->
 def test_a_provider_row_overrides_the_facts_of_its_models() -> None:
     own = {"models": {"m": {"sampling": False, "max_tokens": 5, "efforts": ["low"]}}}
     assert facts_of("m", own) == ModelFacts(sampling=False, max_tokens=5, efforts=("low",))
+
+
+def test_a_deployments_flags_take_away_what_a_model_could_do() -> None:
+    flags = Capabilities(reasoning=False, structured_output=False, tool_choice=False)
+    facts = facts_of(OPUS_5, {}).limited_by(flags)
+    assert (facts.thinking, facts.efforts) == ("none", ())
+    assert not facts.structured_output
+    assert not facts.forced_tools
 
 
 @pytest.mark.parametrize("facts", [{"odd": 1}, {"max_tokens": "x"}, "text"])
