@@ -45,7 +45,6 @@ class ModelFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forced_tools: bool = True
     """Takes a `tool_choice` of `any` or `tool`; some newest models answer 400 to either."""
 
-
     def limited_by(self, flags: Capabilities) -> ModelFacts:
         """These facts without what the deployment's flags deny."""
         return msgspec.structs.replace(

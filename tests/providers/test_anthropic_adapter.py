@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -24,6 +26,7 @@ from chat.errors import (
 from chat.parsing import parse_chat_request
 from chat.types import Batch, ChatRequest, Reply
 from providers.adapters.anthropic import API_VERSION, AnthropicAdapter
+from providers.adapters.anthropic_stream import MessageStreamReader
 from providers.adapters.base import Endpoint
 from providers.http import HttpClient
 from providers.registry import adapter_class
@@ -485,6 +488,23 @@ async def test_a_stream_that_is_cut_off_fails_after_what_came(
         async for batch in adapter.stream(request_):
             got.append(batch)
     assert got
+
+
+async def test_a_failed_stream_leaves_the_cyclic_collector_nothing(
+    upstream: Upstream, adapter: AnthropicAdapter
+) -> None:
+    """M2: an error that holds its frame, whose reader holds the error, would wait for it."""
+    told = event("error", error=error("api_error")["error"])
+    upstream.script = streaming([*stream(text_block(0, "Hi"))[:4], told])
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(UpstreamFailed):
+            await batches(adapter, asking(stream=True))
+        kept = [each for each in gc.get_objects() if isinstance(each, MessageStreamReader)]
+    finally:
+        gc.enable()
+    assert kept == []
 
 
 # --- counting and listing -----------------------------------------------------------------------
