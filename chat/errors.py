@@ -11,6 +11,7 @@
     ├── MethodNotAllowed          405
     ├── RequestTimeout            408  the caller's body came too slowly
     ├── Conflict                  409
+    ├── ToolChoiceNotMet          422  no call came where the caller demanded one
     ├── RateLimited               429  one of the key's own limits
     ├── UnsupportedEndpoint       501
     ├── ServiceUnavailable        503  the gateway itself cannot serve now (database, journal)
@@ -123,6 +124,12 @@ class Conflict(GatewayError):
     status = 409
     type = "conflict_error"
     default_code = "conflict"
+
+
+class ToolChoiceNotMet(GatewayError):
+    status = 422
+    type = "invalid_request_error"
+    default_code = "tool_choice_not_met"
 
 
 class RateLimited(GatewayError):

@@ -12,6 +12,7 @@ from providers.adapters.base import ChatAdapter
 _ADAPTERS = {
     "openai": "providers.adapters.openai:OpenAIAdapter",
     "openai-compatible": "providers.adapters.openai:OpenAICompatibleAdapter",
+    "anthropic": "providers.adapters.anthropic:AnthropicAdapter",
     "lmstudio": "providers.adapters.openai:LMStudioAdapter",
     "ollama": "providers.adapters.openai:OllamaAdapter",
     "mlx": "providers.adapters.openai:MLXAdapter",

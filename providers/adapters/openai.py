@@ -100,7 +100,7 @@ class OpenAIAdapter(ChatAdapter):
                         batch.wire = None
                     yield batch
                 if reader.done:
-                    await _read_end(reply)
+                    await read_end(reply)
                     return
             if (batch := reader.finish()) is not None:
                 if not same_wire:
@@ -147,7 +147,7 @@ class OpenAIAdapter(ChatAdapter):
             reply.close()
 
 
-async def _read_end(reply: HttpReply) -> None:
+async def read_end(reply: HttpReply) -> None:
     """Reads the few bytes after `[DONE]`, or the connection could not be used again; an upstream
     that keeps it open only loses that."""
     if reply.finish():

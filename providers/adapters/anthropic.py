@@ -1,0 +1,221 @@
+"""Anthropic's Messages API.
+
+A caller on the same wire (`/v1/messages`) is passed through: its body with another model and
+credential, the answer's bytes as they are. Anyone else's request is translated
+(`anthropic_request`), and so is the answer (`anthropic_reply`, `anthropic_stream`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+import msgspec
+import orjson
+
+from chat.errors import UpstreamError, UpstreamUnreachable
+from chat.folding import unfold
+from chat.types import Batch, ChatRequest, ModelInfo, Reply, Wire
+from providers.adapters.anthropic_errors import error_from_reply
+from providers.adapters.anthropic_models import ModelFacts, facts_of
+from providers.adapters.anthropic_reply import read_completion, read_native
+from providers.adapters.anthropic_request import Payload, build_payload
+from providers.adapters.anthropic_stream import MessageStreamReader
+from providers.adapters.base import ChatAdapter, Endpoint
+from providers.adapters.openai import NEVER_FORWARDED, read_end
+from providers.capabilities import Capabilities
+from providers.http import HttpClient, HttpReply
+
+API_VERSION = "2023-06-01"
+"""The version whose shapes this package speaks; a caller on the same wire names its own."""
+_CALLERS_HEADERS = ("anthropic-version", "anthropic-beta")
+_PAGE = 1000
+_MAX_PAGES = 20
+
+
+class AnthropicAdapter(ChatAdapter):
+    kind: ClassVar[str] = "anthropic"
+    wire: ClassVar[Wire] = "anthropic"
+    defaults: ClassVar[Capabilities] = Capabilities(audio=False, embeddings=False)
+    default_base_url: ClassVar[str | None] = "https://api.anthropic.com"
+    needs_key: ClassVar[bool] = True
+
+    def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
+        super().__init__(endpoint, http)
+        base = endpoint.base_url or self.default_base_url or ""
+        self._root = base.rstrip("/").removesuffix("/v1")
+        self._headers = {"content-type": "application/json", "anthropic-version": API_VERSION}
+        if endpoint.api_key:
+            self._headers["x-api-key"] = endpoint.api_key
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        native = _passes_through(request)
+        payload = self._payload(request)
+        reply = await self._post("messages", payload.body, request.native_headers)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        if native:
+            return read_native(body, self.endpoint)
+        return self._read_completion(body, payload)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        payload = self._payload(request)
+        reply = await self._post("messages", payload.body, request.native_headers)
+        try:
+            if (reply.headers.get("content-type") or "").startswith("application/json"):
+                yield self._whole_as_batch(await reply.read(), payload)
+                return
+            reader = MessageStreamReader(
+                self.endpoint,
+                keep_wire=_passes_through(request),
+                answer_tool=payload.answer_tool,
+                must_call=payload.must_call,
+            )
+            while packet := await reply.next_bytes():
+                if (batch := reader.feed(packet)) is not None:
+                    yield batch
+                if reader.failure is not None:
+                    raise reader.take_failure()
+                if reader.done:
+                    await read_end(reply)
+                    return
+            if (batch := reader.finish()) is not None:
+                yield batch
+            if reader.failure is not None:
+                raise reader.take_failure()
+        finally:
+            reply.close()
+
+    async def count_tokens(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply:
+        """What `POST /v1/messages/count_tokens` answers to this body, which is on Anthropic's wire,
+        with the caller's wire headers (names in lower case). Raises GatewayError."""
+        reply = await self._post("messages/count_tokens", self._native_body(body), headers)
+        try:
+            counted = await reply.read()
+        finally:
+            reply.close()
+        return Reply(body=counted, finish_reason=None, usage=None, wire="anthropic")
+
+    async def list_models(self) -> list[ModelInfo]:
+        models: list[ModelInfo] = []
+        query = {"limit": str(_PAGE)}
+        for _ in range(_MAX_PAGES):
+            page = await self._list_page(query)
+            models += [listed.as_model() for listed in page.data]
+            if not (page.has_more and page.last_id):
+                break
+            query["after_id"] = page.last_id
+        return models
+
+    async def _list_page(self, query: Mapping[str, str]) -> _ModelPage:
+        reply = await self.http.request(
+            "GET",
+            f"{self._root}/v1/models?{urlencode(query)}",
+            headers=self._headers,
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status != 200:
+            raise await self._error(reply)
+        try:
+            return msgspec.json.decode(await reply.read(), type=_ModelPage)
+        except msgspec.DecodeError:
+            raise UpstreamUnreachable(
+                "The provider's model list could not be read.", kind="protocol", retryable=False
+            ) from None
+        finally:
+            reply.close()
+
+    def _payload(self, request: ChatRequest) -> Payload:
+        if _passes_through(request):
+            assert request.native is not None
+            request.dropped.update(NEVER_FORWARDED & request.native.keys())
+            return Payload(self._native_body(request.native), None)
+        return build_payload(request, model=self.endpoint.model, facts=self._facts)
+
+    @cached_property
+    def _facts(self) -> ModelFacts:
+        facts = facts_of(self.endpoint.model, self.endpoint.options)
+        return facts.limited_by(self.endpoint.capabilities)
+
+    def _native_body(self, native: dict[str, Any]) -> dict[str, Any]:
+        """A body on the same wire: everything as it came, but for the model."""
+        body = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
+        body["model"] = self.endpoint.model
+        return body
+
+    def _whole_as_batch(self, body: bytes, payload: Payload) -> Batch:
+        """A server that ignores `stream` answers with plain JSON: the same answer, as chunks."""
+        reply = self._read_completion(body, payload)
+        chunks = unfold(orjson.loads(reply.body))
+        chunks[-1].usage = reply.usage
+        return Batch(chunks)
+
+    def _read_completion(self, body: bytes, payload: Payload) -> Reply:
+        return read_completion(
+            body, self.endpoint, answer_tool=payload.answer_tool, must_call=payload.must_call
+        )
+
+    async def _post(self, path: str, body: dict[str, Any], callers: Mapping[str, str]) -> HttpReply:
+        headers = self._headers
+        if callers:
+            headers = {**headers, **{n: callers[n] for n in _CALLERS_HEADERS if n in callers}}
+        reply = await self.http.request(
+            "POST",
+            f"{self._root}/v1/{path}",
+            headers=headers,
+            body=orjson.dumps(body),
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status != 200:
+            raise await self._error(reply)
+        return reply
+
+    async def _error(self, reply: HttpReply) -> UpstreamError:
+        try:
+            body = await reply.read(limit=1 << 20)
+        except UpstreamError:
+            body = b""  # the status alone tells enough
+        finally:
+            reply.close()
+        return error_from_reply(
+            reply.status,
+            body,
+            retry_after=reply.headers.get("retry-after"),
+            endpoint=self.endpoint,
+        )
+
+
+def _passes_through(request: ChatRequest) -> bool:
+    return request.wire == "anthropic" and request.native is not None
+
+
+class _Listed(msgspec.Struct):
+    id: str
+    created_at: str = ""
+    max_input_tokens: int | None = None
+
+    def as_model(self) -> ModelInfo:
+        return ModelInfo(
+            id=self.id,
+            created=_epoch(self.created_at),
+            owned_by="anthropic",
+            context_window=self.max_input_tokens,
+        )
+
+
+class _ModelPage(msgspec.Struct):
+    data: list[_Listed]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+def _epoch(moment: str) -> int:
+    try:
+        return int(datetime.fromisoformat(moment).timestamp())
+    except ValueError:
+        return 0
