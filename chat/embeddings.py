@@ -9,6 +9,21 @@ from collections.abc import Iterable, Sequence
 
 import orjson
 
+from chat.errors import InvalidRequest
+from chat.types import EmbeddingsParams
+
+
+def wants_base64(params: EmbeddingsParams) -> bool:
+    """Whether vectors are to be told in base64. Raises InvalidRequest for a format that is neither
+    OpenAI's: for adapters that write the answer themselves."""
+    if params.encoding_format not in (None, "float", "base64"):
+        raise InvalidRequest(
+            "Invalid value for 'encoding_format': it must be `float` or `base64`.",
+            param="encoding_format",
+            code="invalid_value",
+        )
+    return params.encoding_format == "base64"
+
 
 def embeddings_body(
     vectors: Iterable[Sequence[float]], *, model: str, prompt_tokens: int, as_base64: bool
@@ -18,7 +33,7 @@ def embeddings_body(
         {
             "object": "embedding",
             "index": index,
-            "embedding": _packed(vector) if as_base64 else list(vector),
+            "embedding": packed(vector) if as_base64 else list(vector),
         }
         for index, vector in enumerate(vectors)
     ]
@@ -26,8 +41,19 @@ def embeddings_body(
     return orjson.dumps({"object": "list", "data": data, "model": model, "usage": usage})
 
 
-def _packed(vector: Sequence[float]) -> str:
-    floats = array.array("f", vector)
+def packed(vector: Sequence[float]) -> str:
+    """A vector in base64. Raises TypeError for what is no list of numbers."""
+    return base64.b64encode(_little_endian(array.array("f", vector)).tobytes()).decode()
+
+
+def unpacked(text: str) -> list[float]:
+    """The vector in a base64 text. Raises ValueError for what is none."""
+    vector = array.array("f")
+    vector.frombytes(base64.b64decode(text, validate=True))
+    return _little_endian(vector).tolist()
+
+
+def _little_endian(floats: array.array[float]) -> array.array[float]:
     if sys.byteorder == "big":
         floats.byteswap()
-    return base64.b64encode(floats.tobytes()).decode()
+    return floats

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
 
 from chat.errors import InvalidRequest
-from chat.types import ChatParams, ChatRequest
+from chat.types import (
+    ChatParams,
+    ChatRequest,
+    EmbeddingsParams,
+    EmbeddingsRequest,
+    Prompt,
+    count_token_ids,
+)
 
 _AT = re.compile(r" - at `\$?\.?(.*)`$")
 _MISSING = re.compile(r"required field `(\w+)`")
 _NAMED = re.compile(r"`(\w+)`")
+_BYTES_PER_TOKEN = 4
+Params = TypeVar("Params")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -63,11 +72,34 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_chat_request(raw: bytes) -> ChatRequest:
     """A chat completion request on the OpenAI wire. Raises InvalidRequest naming `param`."""
     body = parse_object(raw)
+    return ChatRequest(params=convert(body, ChatParams), body=body, size=len(raw))
+
+
+def convert(body: dict[str, Any], params: type[Params]) -> Params:
+    """The typed fields of a request. Raises InvalidRequest naming `param`."""
     try:
-        params = msgspec.convert(body, ChatParams)
+        return msgspec.convert(body, params)
     except msgspec.ValidationError as error:
         raise _explain(str(error)) from None
-    return ChatRequest(params=params, body=body, size=len(raw))
+
+
+def parse_embeddings_request(raw: bytes) -> EmbeddingsRequest:
+    """An embeddings request on the OpenAI wire. Raises InvalidRequest naming `param`."""
+    body = parse_object(raw)
+    params = convert(body, EmbeddingsParams)
+    if params.input == "":
+        raise InvalidRequest(
+            "Invalid value for 'input': an empty string has no embedding.",
+            param="input",
+            code="invalid_value",
+        )
+    return EmbeddingsRequest(params=params, body=body, size=size_of(params.input, raw))
+
+
+def size_of(prompt: Prompt, raw: bytes) -> int:
+    """The size of a request whose prompt may be tokens: those need no estimate."""
+    tokens = count_token_ids(prompt)
+    return len(raw) if tokens is None else tokens * _BYTES_PER_TOKEN
 
 
 def _explain(problem: str) -> InvalidRequest:

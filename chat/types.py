@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -170,6 +170,26 @@ def has_substance(chunk: ChatChunk) -> bool:
 
 
 # --- requests ---------------------------------------------------------------------------------
+
+
+class InferenceRequest(Protocol):
+    """What is asked of a model, as far as admission, the ledger and the answer's headers need it:
+    the same for chats, embeddings, texts and whatever is only relayed."""
+
+    size: int
+    """Bytes of the body, for the estimate of its tokens."""
+    dropped: set[str]
+    """Fields an adapter could not pass on; the caller is told."""
+
+    @property
+    def model(self) -> str | None:
+        """The public name asked for."""
+
+    @property
+    def stream(self) -> bool: ...
+
+    @property
+    def max_output_tokens(self) -> int | None: ...
 
 
 class ImageURL(Struct):
@@ -338,6 +358,10 @@ class ChatRequest:
     """Fields an adapter could not pass on; the caller is told."""
 
     @property
+    def model(self) -> str | None:
+        return self.params.model
+
+    @property
     def stream(self) -> bool:
         return self.params.stream is True
 
@@ -352,19 +376,61 @@ class ChatRequest:
         return self.params.max_completion_tokens or self.params.max_tokens
 
 
-class EmbeddingsParams(Struct):
-    """The fields of an embeddings request the gateway looks at: text, texts, token ids, or lists
-    of token ids."""
+Prompt = str | list[str | int | list[int]]
+"""A text, texts, the tokens of a text, or those of several: `require_one_kind` says which."""
 
-    input: str | list[str] | list[int] | list[list[int]]
+
+def require_one_kind(name: str, prompt: Prompt) -> None:
+    """Raises ValueError for a list that is empty, holds an empty one, or mixes texts with tokens:
+    two upstreams would read two things in it."""
+    if isinstance(prompt, str):
+        return
+    if not prompt:
+        raise ValueError(f"`{name}` must not be empty")
+    if len(set(map(type, prompt))) > 1:
+        raise ValueError(f"`{name}` must hold texts, tokens or lists of tokens, not a mixture")
+    for tokens in _lists_of_tokens(prompt):
+        if not tokens:
+            raise ValueError(f"`{name}` must hold no empty list of tokens")
+        if min(tokens) < 0:
+            raise ValueError(f"`{name}` must hold no negative token")
+
+
+def count_token_ids(prompt: Prompt) -> int | None:
+    """How many tokens a prompt holds that came as tokens; None for what came as text."""
+    if isinstance(prompt, str) or isinstance(prompt[0], str):
+        return None
+    return sum(map(len, _lists_of_tokens(prompt)))
+
+
+def separate_inputs(prompt: Prompt) -> list[str | list[int]]:
+    """The texts, or the tokens of each, one by one."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt[0], int):
+        return [*_lists_of_tokens(prompt)]
+    return [each for each in prompt if not isinstance(each, int)]
+
+
+def _lists_of_tokens(prompt: list[str | int | list[int]]) -> list[list[int]]:
+    if isinstance(prompt[0], int):
+        return [[token for token in prompt if isinstance(token, int)]]
+    return [tokens for tokens in prompt if isinstance(tokens, list)]
+
+
+class EmbeddingsParams(Struct):
+    """The fields of an embeddings request the gateway looks at. `input` is a text, texts, the
+    tokens of a text, or those of several."""
+
+    input: Prompt
     model: str | None = None
     dimensions: int | None = None
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: str | None = None
+    """`float` or `base64`; some services know more."""
     user: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.input and self.input != "":
-            raise ValueError("`input` must not be empty")
+        require_one_kind("input", self.input)
 
 
 @dataclass(slots=True)
@@ -375,6 +441,18 @@ class EmbeddingsRequest:
     body: dict[str, Any]
     size: int
     dropped: set[str] = field(default_factory=set)
+
+    @property
+    def model(self) -> str | None:
+        return self.params.model
+
+    @property
+    def stream(self) -> bool:
+        return False
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        return None
 
 
 class ModelInfo(Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,16 @@ from decimal import Decimal
 from types import TracebackType
 
 from chat.errors import GatewayError
-from chat.types import Batch, ChatRequest, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
+from chat.types import (
+    Batch,
+    Delta,
+    InferenceRequest,
+    Reply,
+    TokenCounts,
+    Usage,
+    Wire,
+    count_tokens,
+)
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
@@ -32,14 +41,14 @@ class Call:
     """What came in: who asks what, on which wire, since when (`time.perf_counter`)."""
 
     caller: Caller
-    request: ChatRequest
+    request: InferenceRequest
     request_id: str
     wire: Wire
     endpoint: str
     started: float
 
 
-def estimate_prompt(request: ChatRequest) -> int:
+def estimate_prompt(request: InferenceRequest) -> int:
     return max(1, request.size // BYTES_PER_TOKEN)
 
 

@@ -1,14 +1,15 @@
-"""The story of a chat request, from its model's name to its ledger line. Every wire tells it."""
+"""The story of a request, from its model's name to its ledger line. Every wire tells it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from chat.errors import ServiceUnavailable
 from chat.types import Batch, Reply
 from gateway_api.exchange import Call, Exchange, estimate_prompt
 from keys.limits import admit
 from providers import snapshot
+from providers.adapters.base import ChatAdapter
 from providers.dispatch import Dispatch
 from providers.http import HttpClient
 from providers.routing import find_plan
@@ -26,7 +27,7 @@ async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
             retry_after="5",
         )
     caller, request = call.caller, call.request
-    plan = await find_plan(configuration, request.params.model, may_use=caller.may_use, http=http)
+    plan = await find_plan(configuration, request.model, may_use=caller.may_use, http=http)
     admission = admit(caller, tokens=estimate_prompt(request) + (request.max_output_tokens or 0))
     dispatch = Dispatch(configuration, http, plan, request)
     return Exchange(call, plan, admission, dispatch, journal)
@@ -36,6 +37,14 @@ async def complete(exchange: Exchange) -> Reply:
     """The whole answer. Raises GatewayError. The ledger's line is closed when this returns."""
     with exchange:
         reply = await exchange.dispatch.complete()
+        exchange.read_reply(reply)
+    return reply
+
+
+async def answer(exchange: Exchange, ask: Callable[[ChatAdapter], Awaitable[Reply]]) -> Reply:
+    """`complete` for what is no chat: `ask` says what is wanted of an adapter."""
+    with exchange:
+        reply = await exchange.dispatch.answer(ask)
         exchange.read_reply(reply)
     return reply
 

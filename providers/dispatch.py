@@ -14,8 +14,15 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, wait_random_exponential
 
-from chat.errors import GatewayError, ModelNotFound, UpstreamError, UpstreamFailed, UpstreamRejected
-from chat.types import Batch, ChatRequest, Reply, has_substance
+from chat.errors import (
+    GatewayError,
+    ModelNotFound,
+    UnsupportedEndpoint,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+)
+from chat.types import Batch, ChatRequest, InferenceRequest, Reply, has_substance
 from providers.adapters.base import ChatAdapter
 from providers.http import HttpClient
 from providers.routing import Plan
@@ -41,7 +48,7 @@ class Dispatch:
     snapshot: Snapshot
     http: HttpClient
     plan: Plan
-    request: ChatRequest
+    request: InferenceRequest
     attempts: int = 0
     waited_s: float = 0.0
     target: Target = field(init=False)
@@ -50,13 +57,23 @@ class Dispatch:
         self.target = self.plan.targets[0]
 
     async def complete(self) -> Reply:
-        """The whole answer of the first target that gives one. Raises GatewayError."""
-        return await self._first_answer(lambda adapter: adapter.complete(self.request))
+        """The whole chat completion of the first target that gives one. Raises GatewayError."""
+        chat = self._chat()
+        return await self.answer(lambda adapter: adapter.complete(chat))
 
-    async def stream(self) -> Stream:
+    def stream(self) -> Stream:
+        """The chat completion as it comes, see `batches`."""
+        chat = self._chat()
+        return self.batches(lambda adapter: adapter.stream(chat))
+
+    def _chat(self) -> ChatRequest:
+        assert isinstance(self.request, ChatRequest), "what is no chat says how it is asked"
+        return self.request
+
+    async def batches(self, start: Callable[[ChatAdapter], Stream]) -> Stream:
         """The chunks of the first target that begins an answer: the first batch comes when there
         is something to show, and from then on a failure is the stream's."""
-        held, stream = await self._first_answer(self._open)
+        held, stream = await self.answer(lambda adapter: _open(start(adapter)))
         try:
             for batch in held:
                 yield batch
@@ -65,7 +82,8 @@ class Dispatch:
         finally:
             await stream.aclose()
 
-    async def _first_answer(self, ask: Callable[[ChatAdapter], Awaitable[T]]) -> T:
+    async def answer(self, ask: Callable[[ChatAdapter], Awaitable[T]]) -> T:
+        """What `ask` gets of the first target that answers it. Raises GatewayError."""
         failure: GatewayError | None = None
         for target in self.plan.targets:
             self.target = target
@@ -101,31 +119,31 @@ class Dispatch:
             await asyncio.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _open(self, adapter: ChatAdapter) -> tuple[list[Batch], Stream]:
-        """Reads on until a chunk has substance: what came before it is held back, because a
-        failure now can still be told by its status or made good elsewhere (M25)."""
-        stream = adapter.stream(self.request)
-        held: list[Batch] = []
-        try:
-            async for batch in stream:
-                held.append(batch)
-                if any(map(has_substance, batch.chunks)) or len(held) >= MAX_HELD_BATCHES:
-                    return held, stream
-        except BaseException:
-            # Cancelled too: the response below is closed now, not when the collector comes by.
-            with contextlib.suppress(GatewayError):
-                await stream.aclose()
-            raise
-        if not held:
-            raise UpstreamFailed("The provider's stream was empty.", retryable=True)
-        return held, stream
+
+async def _open(stream: Stream) -> tuple[list[Batch], Stream]:
+    """Reads on until a chunk has substance: what came before it is held back, because a failure
+    now can still be told by its status or made good elsewhere (M25)."""
+    held: list[Batch] = []
+    try:
+        async for batch in stream:
+            held.append(batch)
+            if any(map(has_substance, batch.chunks)) or len(held) >= MAX_HELD_BATCHES:
+                return held, stream
+    except BaseException:
+        # Cancelled too: the response below is closed now, not when the collector comes by.
+        with contextlib.suppress(GatewayError):
+            await stream.aclose()
+        raise
+    if not held:
+        raise UpstreamFailed("The provider's stream was empty.", retryable=True)
+    return held, stream
 
 
 def may_fall_back(error: GatewayError) -> bool:
     """Whether another target may do better: not with a request that is itself wrong."""
     if isinstance(error, UpstreamRejected):
         return error.upstream_status == 404
-    return isinstance(error, UpstreamError | ModelNotFound)
+    return isinstance(error, UpstreamError | ModelNotFound | UnsupportedEndpoint)
 
 
 def pause_before_retry(error: GatewayError, retry: int) -> float | None:

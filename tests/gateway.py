@@ -136,6 +136,10 @@ class Gateway:
 
     def chat(self, request: Any, **headers: str) -> Answered:
         """Posts a chat completion request, JSON values or bytes, with the key."""
+        return self.post("/v1/chat/completions", request, **headers)
+
+    def post(self, path: str, request: Any, **headers: str) -> Answered:
+        """Posts JSON values or bytes, with the key."""
         body = request if isinstance(request, bytes) else json.dumps(request).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         all_headers = {
@@ -143,7 +147,7 @@ class Gateway:
             "content-type": "application/json",
             **named,
         }
-        return self.call("POST", "/v1/chat/completions", body, all_headers)
+        return self.call("POST", path, body, all_headers)
 
     def stop(self) -> None:
         """Asks it to end, and waits until it has."""
@@ -185,6 +189,19 @@ class Gateway:
             why=lambda: f"{len(self.rows())} rows instead of {count}; open: {self.open_entries()}",
         )
         return self.rows()
+
+    def usage_row(self, request_id: str) -> dict[str, Any]:
+        """A request's row once it is recorded, as `/v1/usage` tells it."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            path = f"/v1/usage?request_id={request_id}"
+            answered = self.call("GET", path, headers={"authorization": f"Bearer {KEY}"})
+            found[:] = answered.json()["data"]
+            return bool(found)
+
+        wait_until(is_there, seconds=20)
+        return found[0]
 
     def open_entries(self) -> set[str]:
         """Ids of the journal's requests that no line closes."""

@@ -45,15 +45,15 @@ class ChatCompletionsView(AsyncAPIView):
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if chat_request.stream:
-            return await _streamed(exchange)
+            return await _streamed(exchange, wants_usage=chat_request.wants_usage)
         reply = await pipeline.complete(exchange)
         return Answer(reply.body, headers=exchange.headers())
 
 
-async def _streamed(exchange: Exchange) -> StreamAnswer:
+async def _streamed(exchange: Exchange, *, wants_usage: bool) -> StreamAnswer:
     """Chunks, then `[DONE]`, or one in-band error and no `[DONE]` when the stream fails after the
     first chunk (M26). A failure before it is raised (M25)."""
-    pieces = _pieces(exchange)
+    pieces = _pieces(exchange, _ChunkEncoder(wants_usage=wants_usage))
     first = await anext(pieces)
     return StreamAnswer(
         first,
@@ -65,8 +65,7 @@ async def _streamed(exchange: Exchange) -> StreamAnswer:
     )
 
 
-async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes]:
-    encoder = _ChunkEncoder(wants_usage=exchange.call.request.wants_usage)
+async def _pieces(exchange: Exchange, encoder: _ChunkEncoder) -> AsyncGenerator[bytes]:
     batches = pipeline.stream(exchange)
     try:
         async for batch in batches:

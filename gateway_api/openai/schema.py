@@ -8,7 +8,7 @@ import msgspec
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 
-from chat.types import ChatParams
+from chat.types import ChatParams, EmbeddingsParams
 
 
 def inlined_schema(type_: type) -> dict[str, Any]:
@@ -77,6 +77,40 @@ CHAT_RESPONSES = {
         examples=[OpenApiExample("chunk", value='data: {"choices":[…]}')],
     ),
     **ERROR_RESPONSES,
+}
+EMBEDDINGS_REQUEST = {
+    "application/json": {**inlined_schema(EmbeddingsParams), "additionalProperties": True}
+}
+EMBEDDINGS_RESPONSES = {
+    (200, "application/json"): OpenApiResponse(
+        {
+            "type": "object",
+            "properties": {
+                "object": {"const": "list"},
+                "data": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "object": {"const": "embedding"},
+                            "index": {"type": "integer"},
+                            "embedding": {
+                                "oneOf": [
+                                    {"type": "array", "items": {"type": "number"}},
+                                    {"type": "string", "description": "Base64 of 32-bit floats."},
+                                ]
+                            },
+                        },
+                    },
+                },
+                "model": {"type": "string"},
+                "usage": {"type": "object"},
+            },
+        },
+        description="A vector for each input, in order.",
+    ),
+    **ERROR_RESPONSES,
+    (501, "application/json"): OpenApiResponse(ERROR, description="The model has no embeddings."),
 }
 _MODEL = {
     "type": "object",

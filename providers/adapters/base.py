@@ -60,5 +60,10 @@ class ChatAdapter(ABC):
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         """Embeddings in the OpenAI shape, as floats or base64 as the request says (its absence
-        means floats). Raises UnsupportedEndpoint where the upstream has none."""
-        raise UnsupportedEndpoint(f"Providers of the kind {self.kind} have no embeddings.")
+        means floats, or on the same wire whatever the upstream takes it to mean). Raises
+        UnsupportedEndpoint where the upstream has none."""
+        raise UnsupportedEndpoint(
+            f"The model '{self.endpoint.model}' of a provider of the kind {self.kind} has no "
+            "embeddings.",
+            param="model",
+        )

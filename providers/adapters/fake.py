@@ -8,6 +8,8 @@ A provider row of kind `fake` names its models and their scripts in `options`:
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 import re
 import time
 import uuid
@@ -17,7 +19,8 @@ from typing import Any, ClassVar
 import msgspec
 import orjson
 
-from chat.errors import ModelNotFound, UpstreamFailed, UpstreamUnreachable
+from chat.embeddings import embeddings_body, wants_base64
+from chat.errors import InvalidRequest, ModelNotFound, UpstreamFailed, UpstreamUnreachable
 from chat.folding import CompletionFolder, usage_fields
 from chat.types import (
     Batch,
@@ -25,17 +28,20 @@ from chat.types import (
     ChatRequest,
     ChunkChoice,
     Delta,
+    EmbeddingsRequest,
     FunctionDelta,
     ModelInfo,
     Reply,
     ToolCallDelta,
     Usage,
+    separate_inputs,
 )
 from providers.adapters.base import ChatAdapter
 from providers.adapters.openai_errors import error_from_reply
 from providers.capabilities import Capabilities
 
 _WORDS = re.compile(r"\s*\S+|\s+\Z")
+_DIMENSIONS, _MAX_DIMENSIONS = 32, 4096
 
 
 class FakeError(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,7 +69,7 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
 
 class FakeAdapter(ChatAdapter):
     kind: ClassVar[str] = "fake"
-    defaults: ClassVar[Capabilities] = Capabilities(vision=False, audio=False, embeddings=False)
+    defaults: ClassVar[Capabilities] = Capabilities(vision=False, audio=False)
 
     def _script(self) -> Script:
         models = self.endpoint.options.get("models") or {"echo": {}}
@@ -108,6 +114,33 @@ class FakeAdapter(ChatAdapter):
                 await asyncio.sleep(script.chunk_delay_ms / 1000)
             yield Batch([chunk])
 
+    async def embed(self, request: EmbeddingsRequest) -> Reply:
+        """Vectors of length one that depend on nothing but their text."""
+        if not self.endpoint.capabilities.embeddings:
+            return await super().embed(request)
+        script = self._script()
+        await asyncio.sleep(script.delay_ms / 1000)
+        if script.error is not None:
+            raise self._error(script.error)
+        params = request.params
+        as_base64 = wants_base64(params)
+        size = params.dimensions or _DIMENSIONS
+        if not 1 <= size <= _MAX_DIMENSIONS:
+            raise InvalidRequest(
+                f"The model has 1 to {_MAX_DIMENSIONS} dimensions.", param="dimensions"
+            )
+        tokens = max(1, request.size // 4)
+        return Reply(
+            body=embeddings_body(
+                [_vector(each, size) for each in separate_inputs(params.input)],
+                model=self.endpoint.model,
+                prompt_tokens=tokens,
+                as_base64=as_base64,
+            ),
+            finish_reason=None,
+            usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
+        )
+
     def _error(self, error: FakeError) -> Exception:
         body = {"message": error.message, "code": error.code}
         return error_from_reply(
@@ -145,6 +178,14 @@ def _answer(request: ChatRequest, script: Script) -> str:
     if isinstance(content, list):
         content = " ".join(part.text for part in content if isinstance(part.text, str))
     return content or ""
+
+
+def _vector(text: str | list[int], size: int) -> list[float]:
+    seed = text if isinstance(text, str) else " ".join(map(str, text))
+    stream = hashlib.shake_256(seed.encode()).digest(2 * size)
+    numbers = [int.from_bytes(stream[at : at + 2], "big") - 32767.5 for at in range(0, 2 * size, 2)]
+    length = math.hypot(*numbers)
+    return [number / length for number in numbers]
 
 
 def _call(index: int, call: dict[str, Any]) -> ToolCallDelta:

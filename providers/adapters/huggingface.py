@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from chat.errors import ModelNotFound, UpstreamCredentials, UpstreamUnreachable
-from chat.types import Batch, ChatRequest, ModelInfo, Reply
+from chat.errors import InvalidRequest, ModelNotFound, UpstreamCredentials, UpstreamUnreachable
+from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai import OpenAICompatibleAdapter
 from providers.capabilities import Capabilities
@@ -70,6 +70,23 @@ class HuggingFaceAdapter(ChatAdapter):
                 await source.aclose()
             may_move = False
             chat = await self._find_again()
+
+    async def embed(self, request: EmbeddingsRequest) -> Reply:
+        if self._remote is not None:
+            return await self._remote.embed(request)
+        if request.params.dimensions is not None:
+            # llama.cpp answers whole vectors whatever it is asked (measured 2026-11-25).
+            raise InvalidRequest(
+                f"The model {self.endpoint.model} cannot shorten its vectors: leave `dimensions` "
+                "out.",
+                param="dimensions",
+            )
+        local = await self._find()
+        try:
+            return await local.embed(request)
+        except _MOVED:
+            local = await self._find_again()
+        return await local.embed(request)
 
     async def list_models(self) -> list[ModelInfo]:
         """The local models, started or not."""

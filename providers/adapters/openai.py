@@ -16,8 +16,9 @@ import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed
 from chat.folding import unfold
-from chat.types import Batch, ChatRequest, ModelInfo, Reply, Usage
+from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Usage
 from providers.adapters.base import ChatAdapter, Endpoint
+from providers.adapters.openai_embeddings import read_embeddings
 from providers.adapters.openai_errors import error_from_reply, error_in_band
 from providers.adapters.openai_models import MAX_LISTING, read_models
 from providers.adapters.openai_stream import (
@@ -63,30 +64,35 @@ class OpenAIAdapter(ChatAdapter):
         base = (endpoint.base_url or self.default_base_url or "").rstrip("/")
         self._chat_url = f"{base}/chat/completions"
         self._models_url = f"{base}/models"
+        self._embeddings_url = f"{base}/embeddings"
         self._headers = {"content-type": "application/json"}
         if endpoint.api_key:
             self._headers["authorization"] = f"Bearer {endpoint.api_key}"
 
     def payload(self, request: ChatRequest) -> dict[str, Any]:
         """The body that goes upstream."""
+        body = self._forwarded(request)
+        if request.stream and self.endpoint.capabilities.streaming_usage:
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        return body
+
+    def _forwarded(self, request: ChatRequest | EmbeddingsRequest) -> dict[str, Any]:
         body = request.body.copy()
         if not NEVER_FORWARDED.isdisjoint(body):
             request.dropped.update(NEVER_FORWARDED & body.keys())
             body = {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
         body["model"] = self.endpoint.model
-        if request.stream and self.endpoint.capabilities.streaming_usage:
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
 
     async def complete(self, request: ChatRequest) -> Reply:
-        reply = await self._post(request)
+        reply = await self._post(self._chat_url, self.payload(request))
         try:
             return read_completion(await reply.read(), self.endpoint)
         finally:
             reply.close()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        reply = await self._post(request)
+        reply = await self._post(self._chat_url, self.payload(request))
         try:
             if (reply.headers.get("content-type") or "").startswith("application/json"):
                 yield _whole_as_batch(await reply.read(), self.endpoint)
@@ -109,12 +115,22 @@ class OpenAIAdapter(ChatAdapter):
         finally:
             reply.close()
 
-    async def _post(self, request: ChatRequest) -> HttpReply:
+    async def embed(self, request: EmbeddingsRequest) -> Reply:
+        if not self.endpoint.capabilities.embeddings:
+            return await super().embed(request)
+        reply = await self._post(self._embeddings_url, self._forwarded(request))
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        return read_embeddings(body, self.endpoint, wanted=request.params.encoding_format)
+
+    async def _post(self, url: str, payload: dict[str, Any]) -> HttpReply:
         reply = await self.http.request(
             "POST",
-            self._chat_url,
+            url,
             headers=self._headers,
-            body=orjson.dumps(self.payload(request)),
+            body=orjson.dumps(payload),
             timeouts=self.endpoint.timeouts,
         )
         if reply.status != 200:
@@ -239,6 +255,7 @@ class OllamaAdapter(OpenAICompatibleAdapter):
         super().__init__(endpoint, http)
         root = (endpoint.base_url or self.default_base_url).rstrip("/").removesuffix("/v1")
         self._chat_url, self._models_url = f"{root}/v1/chat/completions", f"{root}/v1/models"
+        self._embeddings_url = f"{root}/v1/embeddings"
 
 
 class MLXAdapter(OpenAICompatibleAdapter):

@@ -94,6 +94,11 @@ def _build(
         return UpstreamRejected(
             message, upstream_status=400, code="context_length_exceeded", param="messages"
         )
+    if "too large to process" in message and "physical batch size" in message:
+        # llama.cpp calls it a 500; asking again would change nothing (measured 2026-11-25).
+        return UpstreamRejected(
+            message, upstream_status=400, code="context_length_exceeded", param="input"
+        )
     if 400 <= status < 500:
         return UpstreamRejected(
             message or f"The provider rejected the request (status {status}).",

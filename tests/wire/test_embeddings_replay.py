@@ -1,0 +1,54 @@
+"""Recorded embeddings of several services, asked for again through the gateway."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway import Gateway
+from tests.upstream import Upstream, whole
+
+WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
+FILES = ("openai-other.jsonl.gz", "other-providers.jsonl.gz", "local-servers.jsonl.gz")
+
+
+def recorded() -> list[dict[str, Any]]:
+    found = []
+    for name in FILES:
+        if (WIRE / name).exists():
+            with gzip.open(WIRE / name, "rt", encoding="utf-8") as lines:
+                found += [json.loads(line) for line in lines]
+    return [each for each in found if each["endpoint"].endswith("/embeddings")]
+
+
+INTERACTIONS = recorded()
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+]
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS])
+def test_request_answer_and_ledger_are_as_recorded(
+    gateway: Gateway, upstream: Upstream, interaction: dict[str, Any]
+) -> None:
+    sent, response = interaction["request"]["json"], interaction["response"]
+    upstream.script = whole(response["status"], response["body"])
+    request = {**sent, "model": f"scripted/{sent['model']}"}
+    answered = gateway.post("/v1/embeddings", request, x_request_id=interaction["id"])
+
+    (asked,) = upstream.asked
+    assert asked.json() == sent
+    assert answered.status == response["status"]
+    row = gateway.usage_row(interaction["id"])
+    if response["status"] != 200:
+        assert answered.json()["error"] == response["body"]["error"]
+        assert (row["status"], row["tokens_input"]) == ("error", 0)
+        return
+    assert answered.json() == response["body"]
+    assert row["tokens_input"] == response["body"]["usage"]["prompt_tokens"]
+    assert (row["status"], row["endpoint"]) == ("success", "embeddings")
