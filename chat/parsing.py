@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from chat.errors import InvalidRequest
+from chat.text_completions import TextParams, TextRequest
 from chat.types import (
     ChatParams,
     ChatRequest,
@@ -94,6 +95,13 @@ def parse_embeddings_request(raw: bytes) -> EmbeddingsRequest:
             code="invalid_value",
         )
     return EmbeddingsRequest(params=params, body=body, size=size_of(params.input, raw))
+
+
+def parse_text_request(raw: bytes) -> TextRequest:
+    """A text completion request on the OpenAI wire. Raises InvalidRequest naming `param`."""
+    body = parse_object(raw)
+    params = convert(body, TextParams)
+    return TextRequest(params=params, body=body, size=size_of(params.prompt, raw))
 
 
 def size_of(prompt: Prompt, raw: bytes) -> int:

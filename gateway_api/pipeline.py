@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 
 from chat.errors import ServiceUnavailable
 from chat.types import Batch, Reply
@@ -28,7 +29,8 @@ async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
         )
     caller, request = call.caller, call.request
     plan = await find_plan(configuration, request.model, may_use=caller.may_use, http=http)
-    admission = admit(caller, tokens=estimate_prompt(request) + (request.max_output_tokens or 0))
+    most_output = max(0, request.max_output_tokens or 0)
+    admission = admit(caller, tokens=estimate_prompt(request) + most_output)
     dispatch = Dispatch(configuration, http, plan, request)
     return Exchange(call, plan, admission, dispatch, journal)
 
@@ -56,3 +58,14 @@ async def stream(exchange: Exchange) -> AsyncGenerator[Batch]:
         async for batch in exchange.dispatch.stream():
             exchange.read_batch(batch)
             yield batch
+
+
+async def batches(
+    exchange: Exchange, start: Callable[[ChatAdapter], AsyncGenerator[Batch]]
+) -> AsyncGenerator[Batch]:
+    """`stream` for what is no chat: `start` says what is wanted of an adapter."""
+    with exchange:
+        async with aclosing(exchange.dispatch.batches(start)) as found:
+            async for batch in found:
+                exchange.read_batch(batch)
+                yield batch

@@ -10,11 +10,13 @@ from gateway_api.native.providers import ProviderModelsView, ProvidersView
 from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.openai.chat import ChatCompletionsView
+from gateway_api.openai.completions import CompletionsView
 from gateway_api.openai.embeddings import EmbeddingsView
 from gateway_api.openai.models import ModelsView, ModelView
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
+    path("v1/completions", CompletionsView.as_view()),
     path("v1/embeddings", EmbeddingsView.as_view()),
     path("v1/models", ModelsView.as_view()),
     path("v1/models/<path:name>", ModelView.as_view()),

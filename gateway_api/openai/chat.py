@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import orjson
@@ -45,15 +45,18 @@ class ChatCompletionsView(AsyncAPIView):
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if chat_request.stream:
-            return await _streamed(exchange, wants_usage=chat_request.wants_usage)
+            encoder = _ChunkEncoder(wants_usage=chat_request.wants_usage)
+            return await stream_answer(exchange, pipeline.stream(exchange), encoder.encode)
         reply = await pipeline.complete(exchange)
         return Answer(reply.body, headers=exchange.headers())
 
 
-async def _streamed(exchange: Exchange, *, wants_usage: bool) -> StreamAnswer:
+async def stream_answer(
+    exchange: Exchange, batches: AsyncGenerator[Batch], encode_batch: Callable[[Batch], bytes]
+) -> StreamAnswer:
     """Chunks, then `[DONE]`, or one in-band error and no `[DONE]` when the stream fails after the
     first chunk (M26). A failure before it is raised (M25)."""
-    pieces = _pieces(exchange, _ChunkEncoder(wants_usage=wants_usage))
+    pieces = _pieces(batches, encode_batch)
     first = await anext(pieces)
     return StreamAnswer(
         first,
@@ -65,11 +68,12 @@ async def _streamed(exchange: Exchange, *, wants_usage: bool) -> StreamAnswer:
     )
 
 
-async def _pieces(exchange: Exchange, encoder: _ChunkEncoder) -> AsyncGenerator[bytes]:
-    batches = pipeline.stream(exchange)
+async def _pieces(
+    batches: AsyncGenerator[Batch], encode_batch: Callable[[Batch], bytes]
+) -> AsyncGenerator[bytes]:
     try:
         async for batch in batches:
-            piece = batch.wire if batch.wire is not None else encoder.encode(batch)
+            piece = batch.wire if batch.wire is not None else encode_batch(batch)
             if piece:
                 yield piece
     finally:

@@ -8,6 +8,7 @@ import msgspec
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 
+from chat.text_completions import TextParams
 from chat.types import ChatParams, EmbeddingsParams
 
 
@@ -45,7 +46,7 @@ ERROR = {
     },
 }
 CHAT_REQUEST = {"application/json": {**inlined_schema(ChatParams), "additionalProperties": True}}
-_COMPLETION = {
+_COMPLETION: dict[str, Any] = {
     "type": "object",
     "description": "OpenAI's chat completion object.",
     "properties": {
@@ -77,6 +78,18 @@ CHAT_RESPONSES = {
         examples=[OpenApiExample("chunk", value='data: {"choices":[…]}')],
     ),
     **ERROR_RESPONSES,
+}
+TEXT_REQUEST = {"application/json": {**inlined_schema(TextParams), "additionalProperties": True}}
+TEXT_RESPONSES = {
+    **CHAT_RESPONSES,
+    (200, "application/json"): OpenApiResponse(
+        {
+            **_COMPLETION,
+            "description": "OpenAI's text completion object.",
+            "properties": {**_COMPLETION["properties"], "object": {"const": "text_completion"}},
+        },
+        description="The whole answer.",
+    ),
 }
 EMBEDDINGS_REQUEST = {
     "application/json": {**inlined_schema(EmbeddingsParams), "additionalProperties": True}

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from chat.errors import UnsupportedEndpoint
+from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Wire
+from providers.adapters.text_over_chat import complete_over_chat, stream_over_chat
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, Timeouts
 
@@ -67,3 +69,12 @@ class ChatAdapter(ABC):
             "embeddings.",
             param="model",
         )
+
+    async def complete_text(self, request: TextRequest) -> Reply:
+        """A legacy text completion: over chat, unless the upstream has them itself. Raises
+        InvalidRequest for what only those can do."""
+        return await complete_over_chat(self, request)
+
+    def stream_text(self, request: TextRequest) -> AsyncGenerator[Batch]:
+        """`complete_text` as it comes, in chunks whose deltas hold the text."""
+        return stream_over_chat(self, request)

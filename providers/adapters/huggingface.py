@@ -6,15 +6,17 @@ this installation, each in a child process that the first request starts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from chat.errors import InvalidRequest, ModelNotFound, UpstreamCredentials, UpstreamUnreachable
+from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai import OpenAICompatibleAdapter
+from providers.adapters.text_by_prompt import complete_each, stream_each
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, Timeouts
 from providers.runner.catalogue import EMBEDDED_MODEL, LocalModel, local_models
@@ -44,20 +46,54 @@ class HuggingFaceAdapter(ChatAdapter):
         self._local: tuple[RunnerEndpoint, OpenAICompatibleAdapter] | None = None
 
     async def complete(self, request: ChatRequest) -> Reply:
-        if self._remote is not None:
-            return await self._remote.complete(request)
-        chat = await self._find()
-        try:
-            return await chat.complete(request)
-        except _MOVED:
-            chat = await self._find_again()
-        return await chat.complete(request)
+        return await self._ask(lambda adapter: adapter.complete(request))
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        chat = self._remote or await self._find()
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        return self._stream(lambda adapter: adapter.stream(request))
+
+    async def embed(self, request: EmbeddingsRequest) -> Reply:
+        if self._remote is None and request.params.dimensions is not None:
+            # llama.cpp answers whole vectors whatever it is asked (measured 2026-11-25).
+            raise InvalidRequest(
+                f"The model {self.endpoint.model} cannot shorten its vectors: leave `dimensions` "
+                "out.",
+                param="dimensions",
+            )
+        return await self._ask(lambda adapter: adapter.embed(request))
+
+    async def complete_text(self, request: TextRequest) -> Reply:
+        if self._remote is not None:
+            return await self._remote.complete_text(request)
+        return await complete_each(
+            request, lambda one: self._ask(lambda adapter: adapter.complete_text(one))
+        )
+
+    def stream_text(self, request: TextRequest) -> AsyncGenerator[Batch]:
+        # llama.cpp takes lists and `n` too, and then tells the usage of one choice only; it passes
+        # over `echo`, `suffix` and `best_of` in silence (measured 2026-11-25).
+        if self._remote is not None:
+            return self._remote.stream_text(request)
+        return stream_each(
+            request, lambda one: self._stream(lambda adapter: adapter.stream_text(one))
+        )
+
+    async def _ask(self, ask: Callable[[OpenAICompatibleAdapter], Awaitable[Reply]]) -> Reply:
+        if self._remote is not None:
+            return await ask(self._remote)
+        local = await self._find()
+        try:
+            return await ask(local)
+        except _MOVED:
+            local = await self._find_again()
+        return await ask(local)
+
+    async def _stream(
+        self, start: Callable[[OpenAICompatibleAdapter], AsyncGenerator[Batch]]
+    ) -> AsyncGenerator[Batch]:
+        adapter = self._remote or await self._find()
         may_move = self._remote is None
         while True:
-            source = chat.stream(request)
+            source = start(adapter)
             try:
                 async for batch in source:
                     may_move = False
@@ -69,24 +105,7 @@ class HuggingFaceAdapter(ChatAdapter):
             finally:
                 await source.aclose()
             may_move = False
-            chat = await self._find_again()
-
-    async def embed(self, request: EmbeddingsRequest) -> Reply:
-        if self._remote is not None:
-            return await self._remote.embed(request)
-        if request.params.dimensions is not None:
-            # llama.cpp answers whole vectors whatever it is asked (measured 2026-11-25).
-            raise InvalidRequest(
-                f"The model {self.endpoint.model} cannot shorten its vectors: leave `dimensions` "
-                "out.",
-                param="dimensions",
-            )
-        local = await self._find()
-        try:
-            return await local.embed(request)
-        except _MOVED:
-            local = await self._find_again()
-        return await local.embed(request)
+            adapter = await self._find_again()
 
     async def list_models(self) -> list[ModelInfo]:
         """The local models, started or not."""

@@ -16,6 +16,7 @@ import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed
 from chat.folding import unfold
+from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Usage
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_embeddings import read_embeddings
@@ -26,6 +27,12 @@ from providers.adapters.openai_stream import (
     legal_finish,
     mend_usage,
     text_of_parts,
+)
+from providers.adapters.openai_text import (
+    TextStreamReader,
+    lacks_endpoint,
+    read_text,
+    whole_text_as_batch,
 )
 from providers.http import HttpClient, HttpReply
 
@@ -65,18 +72,24 @@ class OpenAIAdapter(ChatAdapter):
         self._chat_url = f"{base}/chat/completions"
         self._models_url = f"{base}/models"
         self._embeddings_url = f"{base}/embeddings"
+        self._texts_url = f"{base}/completions"
+        self._has_texts = bool(endpoint.options.get("native_completions", True))
         self._headers = {"content-type": "application/json"}
         if endpoint.api_key:
             self._headers["authorization"] = f"Bearer {endpoint.api_key}"
 
     def payload(self, request: ChatRequest) -> dict[str, Any]:
         """The body that goes upstream."""
-        body = self._forwarded(request)
+        return self._with_usage(request, self._forwarded(request))
+
+    def _with_usage(
+        self, request: ChatRequest | TextRequest, body: dict[str, Any]
+    ) -> dict[str, Any]:
         if request.stream and self.endpoint.capabilities.streaming_usage:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
 
-    def _forwarded(self, request: ChatRequest | EmbeddingsRequest) -> dict[str, Any]:
+    def _forwarded(self, request: ChatRequest | EmbeddingsRequest | TextRequest) -> dict[str, Any]:
         body = request.body.copy()
         if not NEVER_FORWARDED.isdisjoint(body):
             request.dropped.update(NEVER_FORWARDED & body.keys())
@@ -125,6 +138,66 @@ class OpenAIAdapter(ChatAdapter):
             reply.close()
         return read_embeddings(body, self.endpoint, wanted=request.params.encoding_format)
 
+    async def complete_text(self, request: TextRequest) -> Reply:
+        reply = await self._post_text(request) if self._has_texts else None
+        if reply is not None:
+            try:
+                return read_text(await reply.read(), self.endpoint)
+            finally:
+                reply.close()
+        answer = await super().complete_text(request)
+        self._has_texts = False  # the model is there and only chats: it is not asked again
+        return answer
+
+    async def stream_text(self, request: TextRequest) -> AsyncGenerator[Batch]:
+        reply = await self._post_text(request) if self._has_texts else None
+        if reply is not None:
+            source = self._read_texts(reply, hide_usage=not request.wants_usage)
+        else:
+            source = super().stream_text(request)
+        async with contextlib.aclosing(source):
+            async for batch in source:
+                yield batch
+        self._has_texts = reply is not None
+
+    async def _read_texts(self, reply: HttpReply, *, hide_usage: bool) -> AsyncGenerator[Batch]:
+        try:
+            if (reply.headers.get("content-type") or "").startswith("application/json"):
+                yield whole_text_as_batch(await reply.read(), self.endpoint)
+                return
+            reader = TextStreamReader(self.endpoint, hide_usage=hide_usage)
+            while packet := await reply.next_bytes():
+                if (batch := reader.feed(packet)) is not None:
+                    yield batch
+                if reader.failure is not None:
+                    raise reader.failure
+                if reader.done:
+                    await _read_end(reply)
+                    return
+            if (batch := reader.finish()) is not None:
+                yield batch
+            if reader.failure is not None:
+                raise reader.failure
+        finally:
+            reply.close()
+
+    async def _post_text(self, request: TextRequest) -> HttpReply | None:
+        """The answer to a text completion, or None where the upstream has none to give."""
+        payload = self._with_usage(request, self._forwarded(request))
+        reply = await self.http.request(
+            "POST",
+            self._texts_url,
+            headers=self._headers,
+            body=orjson.dumps(payload),
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status == 200:
+            return reply
+        body = await self._error_body(reply)
+        if lacks_endpoint(reply.status, body):
+            return None
+        raise self._told(reply, body)
+
     async def _post(self, url: str, payload: dict[str, Any]) -> HttpReply:
         reply = await self.http.request(
             "POST",
@@ -138,12 +211,17 @@ class OpenAIAdapter(ChatAdapter):
         return reply
 
     async def _error(self, reply: HttpReply) -> UpstreamError:
+        return self._told(reply, await self._error_body(reply))
+
+    async def _error_body(self, reply: HttpReply) -> bytes:
         try:
-            body = await reply.read(limit=1 << 20)
+            return await reply.read(limit=1 << 20)
         except UpstreamError:
-            body = b""  # the status alone tells enough
+            return b""  # the status alone tells enough
         finally:
             reply.close()
+
+    def _told(self, reply: HttpReply, body: bytes) -> UpstreamError:
         return error_from_reply(
             reply.status,
             body,
@@ -256,6 +334,7 @@ class OllamaAdapter(OpenAICompatibleAdapter):
         root = (endpoint.base_url or self.default_base_url).rstrip("/").removesuffix("/v1")
         self._chat_url, self._models_url = f"{root}/v1/chat/completions", f"{root}/v1/models"
         self._embeddings_url = f"{root}/v1/embeddings"
+        self._texts_url = f"{root}/v1/completions"
 
 
 class MLXAdapter(OpenAICompatibleAdapter):

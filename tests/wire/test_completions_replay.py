@@ -1,0 +1,71 @@
+"""Recorded text completions of several services, asked for again through the gateway."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway import Gateway
+from tests.upstream import Upstream
+from tests.wire.test_openai_replay import compare_streams, playing
+
+WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
+FILES = ("openai-other.jsonl.gz", "other-providers.jsonl.gz", "local-servers.jsonl.gz")
+
+
+def recorded() -> list[dict[str, Any]]:
+    found = []
+    for name in FILES:
+        if (WIRE / name).exists():
+            with gzip.open(WIRE / name, "rt", encoding="utf-8") as lines:
+                found += [json.loads(line) for line in lines]
+    return [each for each in found if each["endpoint"] == "/v1/completions"]
+
+
+INTERACTIONS = recorded()
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+]
+
+
+@pytest.mark.parametrize("interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS])
+def test_request_answer_and_ledger_are_as_recorded(
+    gateway: Gateway, upstream: Upstream, interaction: dict[str, Any]
+) -> None:
+    sent, response = interaction["request"]["json"], interaction["response"]
+    upstream.script = playing(response)
+    request = {**sent, "model": f"scripted/{sent['model']}"}
+    answered = gateway.post("/v1/completions", request, x_request_id=interaction["id"])
+
+    (asked,) = upstream.asked
+    got = asked.json()
+    options = got.pop("stream_options", None)
+    assert got == {name: value for name, value in sent.items() if name != "stream_options"}
+    assert (options or {}).get("include_usage", False) is bool(sent.get("stream"))
+    row = gateway.usage_row(interaction["id"])
+    assert row["endpoint"] == "completions"
+    if response["status"] == 401:
+        assert (answered.status, row["status"]) == (502, "error")
+    elif response["status"] != 200:
+        assert (answered.status, row["status"]) == (response["status"], "error")
+        assert answered.json()["error"] == response["body"]["error"]
+    elif response["body_text"] is not None:
+        compare_streams(answered, response["body_text"], sent)
+    else:
+        assert answered.json() == expected(response["body"])
+        assert row["tokens_input"] == response["body"]["usage"]["prompt_tokens"]
+        assert row["tokens_output"] == response["body"]["usage"]["completion_tokens"]
+
+
+def expected(body: dict[str, Any]) -> dict[str, Any]:
+    """The recorded answer with the finish reasons OpenAI's client knows."""
+    choices = [
+        {**each, "finish_reason": {"eos": "stop"}.get(each["finish_reason"], each["finish_reason"])}
+        for each in body["choices"]
+    ]
+    return {**body, "choices": choices}
