@@ -140,6 +140,14 @@ class Exchange:
         self.finish_reason = reply.finish_reason
         self.text_bytes = reply.text_bytes
 
+    def read_told(self, usage: Usage | None) -> None:
+        """Takes note of an answer that was passed on. One that tells no tokens has an unknown
+        cost, which is not none (M22)."""
+        self.answered = True
+        self.usage = usage or Usage()
+        if usage is None:
+            self._opened.price = None
+
     def read_batch(self, batch: Batch) -> None:
         """Takes note of chunks on their way to the caller."""
         now = time.perf_counter()

@@ -13,13 +13,22 @@ from providers import snapshot
 from providers.adapters.base import ChatAdapter
 from providers.dispatch import Dispatch
 from providers.http import HttpClient
-from providers.routing import find_plan
+from providers.routing import Plan, find_plan
+from providers.snapshot import Snapshot
 from usage.journal import Journal
 
 
 async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
+    configuration = configuration_in_force()
+    may_use = call.caller.may_use
+    plan = await find_plan(configuration, call.request.model, may_use=may_use, http=http)
+    return admitted(call, plan, configuration, http=http, journal=journal)
+
+
+def configuration_in_force() -> Snapshot:
+    """Raises ServiceUnavailable where none has been read."""
     configuration = snapshot.current()
     if configuration is snapshot.EMPTY:
         raise ServiceUnavailable(
@@ -27,10 +36,16 @@ async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
             code="database_unavailable",
             retry_after="5",
         )
-    caller, request = call.caller, call.request
-    plan = await find_plan(configuration, request.model, may_use=caller.may_use, http=http)
+    return configuration
+
+
+def admitted(
+    call: Call, plan: Plan, configuration: Snapshot, *, http: HttpClient, journal: Journal
+) -> Exchange:
+    """The call, counted against its key's limits and ready to be made. Raises RateLimited."""
+    request = call.request
     most_output = max(0, request.max_output_tokens or 0)
-    admission = admit(caller, tokens=estimate_prompt(request) + most_output)
+    admission = admit(call.caller, tokens=estimate_prompt(request) + most_output)
     dispatch = Dispatch(configuration, http, plan, request)
     return Exchange(call, plan, admission, dispatch, journal)
 

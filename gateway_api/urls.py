@@ -13,11 +13,41 @@ from gateway_api.openai.chat import ChatCompletionsView
 from gateway_api.openai.completions import CompletionsView
 from gateway_api.openai.embeddings import EmbeddingsView
 from gateway_api.openai.models import ModelsView, ModelView
+from gateway_api.openai.relays import (
+    BatchCancelView,
+    BatchesView,
+    BatchView,
+    FileContentView,
+    FilesView,
+    FileView,
+    ImageEditsView,
+    ImageGenerationsView,
+    ImageVariationsView,
+    ModerationsView,
+    RerankView,
+    SpeechView,
+    TranscriptionsView,
+    TranslationsView,
+)
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
     path("v1/completions", CompletionsView.as_view()),
     path("v1/embeddings", EmbeddingsView.as_view()),
+    path("v1/moderations", ModerationsView.as_view()),
+    path("v1/rerank", RerankView.as_view()),
+    path("v1/images/generations", ImageGenerationsView.as_view()),
+    path("v1/images/edits", ImageEditsView.as_view()),
+    path("v1/images/variations", ImageVariationsView.as_view()),
+    path("v1/audio/speech", SpeechView.as_view()),
+    path("v1/audio/transcriptions", TranscriptionsView.as_view()),
+    path("v1/audio/translations", TranslationsView.as_view()),
+    path("v1/files", FilesView.as_view()),
+    path("v1/files/<str:file_id>", FileView.as_view()),
+    path("v1/files/<str:file_id>/content", FileContentView.as_view()),
+    path("v1/batches", BatchesView.as_view()),
+    path("v1/batches/<str:batch_id>", BatchView.as_view()),
+    path("v1/batches/<str:batch_id>/cancel", BatchCancelView.as_view()),
     path("v1/models", ModelsView.as_view()),
     path("v1/models/<path:name>", ModelView.as_view()),
     path("v1/providers", ProvidersView.as_view()),

@@ -104,6 +104,23 @@ class LeanRequest(ASGIRequest):
                 task.uncancel()
             raise TimeoutError from None
 
+    async def next_piece(self) -> bytes:
+        """What comes next of a body that is not read whole; nothing at its end. Raises
+        CancelledError when the caller leaves in the middle of it."""
+        while not self.body_is_read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            self.body_is_read = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                return bytes(piece)
+        return b""
+
+    async def drain(self) -> None:
+        """Reads what is left of the body and keeps none of it, within bounds."""
+        if not self.body_is_read:
+            await self._drain()
+
     async def _read_pieces(self, limit: int) -> bytes | None:
         pieces: list[bytes] = []
         size = 0

@@ -35,6 +35,7 @@ PROBE_LEDGER = "usage.probes.record"
 """Where the requests of a capability probe are written down: `providers` knows no ledger."""
 DISCOVERY_TTL_S = env.number("ABSTRACTCORE_DISCOVERY_TTL", 60, least=1)
 MAX_BODY_BYTES = int(env.number("ABSTRACTCORE_MAX_BODY_BYTES", 32 * 1024 * 1024, least=1024))
+MAX_UPLOAD_BYTES = int(env.number("ABSTRACTCORE_MAX_UPLOAD_BYTES", 512 * 1024 * 1024, least=1024))
 BODY_TIMEOUT_S = env.number("ABSTRACTCORE_BODY_TIMEOUT", 60, least=1)
 KEY_GRACE_S = env.number("ABSTRACTCORE_KEY_GRACE", 3600)
 JOURNAL_MAX_BYTES = int(env.number("ABSTRACTCORE_JOURNAL_MAX_BYTES", 1 << 30, least=1 << 20))

@@ -28,6 +28,13 @@ class Caller:
         """Whether this caller may use a public model name."""
         return self.models is None or any(fnmatchcase(model, glob) for glob in self.models)
 
+    def may_use_all(self, provider: str) -> bool:
+        """Whether this caller may use every model a provider has or will have: a glob that takes
+        the provider's bare prefix and ends in `*` takes whatever follows."""
+        return self.models is None or any(
+            glob.endswith("*") and fnmatchcase(f"{provider}/", glob) for glob in self.models
+        )
+
 
 LOCAL = Caller(name="local", is_admin=True)
 """A process on this machine in local mode. Its name can be no key's but one made on purpose."""

@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
 from chat.errors import UpstreamError, UpstreamFailed
 from providers.http_body import Decoder, decoder_for
 from providers.http_connecting import connect
 from providers.http_connection import Connection, Pool, broken, not_http
-from providers.http_request import request_head
+from providers.http_request import request_head, upload_head
 from providers.outbound import CheckedTarget, OutboundGuard, OutboundPolicy
 
 logger = logging.getLogger(__name__)
@@ -225,6 +225,43 @@ class HttpClient:
                 if connection is not kept or not connection.unanswered or method not in _SAFE:
                     raise
                 connection = await self._connect(target, timeouts)
+        return _reply(connection, pool=pool, idle=timeouts.idle)
+
+    async def upload(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        pieces: AsyncIterator[bytes],
+        length: int | None,
+        timeouts: Timeouts,
+    ) -> HttpReply:
+        """`request` with a body that is sent as it comes, on a connection of its own: it cannot be
+        sent twice. `length` is what the pieces come to, None where nobody knows. `first_byte` runs
+        from the last piece, `idle` while the upstream takes none.
+
+        Raises what `pieces` raises too. No failure after the first piece is retryable.
+        """
+        target = await self._guard.check(url)
+        if self._closed:
+            raise RuntimeError("this HttpClient is closed")
+        head = upload_head(method, target, headers=headers, length=length)
+        pool = self._pool(target)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeouts.total
+        connection = await self._connect(target, timeouts)
+        try:
+            connection.send(head, None, bodiless=False, due=deadline, deadline=deadline)
+            await connection.send_body(pieces, chunked=length is None, idle=timeouts.idle)
+            connection.expect_head(loop.time() + timeouts.first_byte)
+            await connection.head()
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, UpstreamError):
+                logger.info("%s:%d failed: %s", target.host, target.port, error.message)
+                error.retryable = False
+            raise
         return _reply(connection, pool=pool, idle=timeouts.idle)
 
     async def aclose(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -58,9 +58,11 @@ class Connection(asyncio.Protocol):
     lost or handed over."""
 
     __slots__ = (
+        "_awaits_room",
         "_bodiless",
         "_deadline",
         "_due",
+        "_full",
         "_idle",
         "_interim",
         "_loop",
@@ -75,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_timer_at",
         "_transport",
         "_unread",
+        "_unsent",
         "_waiter",
         "address",
         "closed",
@@ -115,6 +118,9 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._bodiless = False
         self._paused = False
+        self._full = False
+        self._awaits_room = False
+        self._unsent = False
         self._unread = 0
         self._pieces: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
@@ -153,6 +159,36 @@ class Connection(asyncio.Protocol):
         else:
             transport.write(head)
             transport.write(body)
+
+    async def send_body(self, pieces: AsyncIterator[bytes], *, chunked: bool, idle: float) -> None:
+        """Send the body of a request whose head went out with `send` and no body: no faster than it
+        is taken, and no longer than an answer is not here. Raises what `pieces` raises."""
+        self._unsent = True
+        async for piece in pieces:
+            if self._full and not self._is_settled:
+                await self._room(idle)
+            if self._is_settled or self._transport is None:
+                return  # an answer that does not wait for the rest; the connection ends with it
+            self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked and self._transport is not None and not self.closed:
+            self._transport.write(b"0\r\n\r\n")
+        self._unsent = False
+
+    @property
+    def _is_settled(self) -> bool:
+        return self.status != 0 or self.failure is not None
+
+    async def _room(self, idle: float) -> None:
+        self._awaits_room = True
+        try:
+            await self.arrival(idle)
+        finally:
+            self._awaits_room = False
+
+    def expect_head(self, due: float) -> None:
+        """Let the response head be late from `due` on, a time of the loop."""
+        if not self.closed:
+            self._let_wait_until(min(due, self._deadline))
 
     async def head(self) -> None:
         """Wait for the response head. Raises UpstreamError; a cancelled wait closes."""
@@ -202,6 +238,8 @@ class Connection(asyncio.Protocol):
 
     def _can_go_on(self) -> bool:
         if self._transport is None or self.closed or not self._reusable or not self.complete:
+            return False
+        if self._unsent:
             return False
         return not self._transport.get_write_buffer_size()  # answered before it was all sent
 
@@ -255,6 +293,14 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._awaits_room:
+            self._wake()
 
     def eof_received(self) -> None:
         self._end(clean=True)

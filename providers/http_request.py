@@ -48,6 +48,15 @@ def request_head(
     return b"%b%b\r\n" % (start, _length(method, body))
 
 
+def upload_head(
+    method: str, target: CheckedTarget, *, headers: Mapping[str, str], length: int | None
+) -> bytes:
+    """The head of a request whose body is sent in pieces: of this length, or in chunks. It is not
+    remembered, because a form's boundary is another every time."""
+    framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+    return b"%b%b\r\n\r\n" % (_checked_start(method, target, headers), framing)
+
+
 def _checked_start(method: str, target: CheckedTarget, headers: Mapping[str, str]) -> bytes:
     fields = _DEFAULTS | {name.lower(): value for name, value in headers.items()}
     if not _OWN.isdisjoint(fields):

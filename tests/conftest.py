@@ -77,5 +77,6 @@ def gateway(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> It
 def upstream(_upstream: Upstream) -> Upstream:
     """The scripted provider of `gateway`, which has been asked nothing yet."""
     _upstream.script = silence
+    _upstream.early = None
     _upstream.asked = []
     return _upstream

@@ -77,12 +77,14 @@ Script = Callable[[Asked, Peer], Awaitable[None]]
 
 
 class Upstream:
-    """What a server process sees of the other side. `asked` holds chat requests only."""
+    """What a server process sees of the other side. `asked` holds all but listings of models."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.listing: Script = list_models
         """Plays what is asked with GET."""
+        self.early: Script | None = None
+        """Answers a request whose body is still coming, once its head is here."""
         self.asked: list[Asked] = []
         self.listings = 0
         self.port = 0
@@ -129,6 +131,22 @@ async def _end_tasks() -> None:
     await asyncio.sleep(0)
 
 
+def body_of(headers: dict[str, str], rest: bytes) -> tuple[bytes | None, bytes]:
+    """A request's body and what follows it; None while it is not whole."""
+    if headers.get("transfer-encoding") != "chunked":
+        size = int(headers.get("content-length", "0"))
+        return (rest[:size], rest[size:]) if len(rest) >= size else (None, rest)
+    body, left = b"", rest
+    while True:
+        line, mark, left = left.partition(b"\r\n")
+        size = int(line, 16) if mark else 0
+        if not mark or len(left) < size + 2:
+            return None, rest
+        body, left = body + left[:size], left[size + 2 :]
+        if not size:
+            return body, left
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -156,17 +174,20 @@ class _Connection(asyncio.Protocol):
         first, *lines = start.decode("latin-1").split("\r\n")
         pairs = (line.partition(":") for line in lines)
         headers = {name.lower(): value.strip() for name, _, value in pairs}
-        size = int(headers.get("content-length", "0"))
-        if len(rest) < size:
+        body, left = body_of(headers, rest)
+        early = self._upstream.early
+        if body is None and early is not None:
+            body, left, self._upstream.script = rest, b"", early
+        if body is None:
             return
-        self._buffer = rest[size:]
+        self._buffer = left
         method, path, _ = first.split(" ")
-        self._begin(Asked(method, path, headers, rest[:size], time.monotonic()))
+        self._begin(Asked(method, path, headers, body, time.monotonic()))
 
     def _begin(self, asked: Asked) -> None:
         self._asked = asked
         script = self._upstream.script
-        if asked.method == "GET":
+        if asked.method == "GET" and not asked.path.startswith(("/v1/files", "/v1/batches")):
             self._upstream.listings += 1
             script = self._upstream.listing
         else:

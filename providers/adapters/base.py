@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from chat.errors import UnsupportedEndpoint
+from chat.relays import Relay, RelayRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Wire
 from providers.adapters.text_over_chat import complete_over_chat, stream_over_chat
 from providers.capabilities import Capabilities
-from providers.http import HttpClient, Timeouts
+from providers.http import HttpClient, HttpReply, Timeouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class ChatAdapter(ABC):
     default_base_url: ClassVar[str | None] = None
     needs_key: ClassVar[bool] = False
     """Whether an upstream of this kind cannot be asked without a credential."""
+    relays: ClassVar[frozenset[Relay]] = frozenset()
+    """Endpoints whose requests and answers are passed through as they are."""
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
         self.endpoint = endpoint
@@ -78,3 +81,8 @@ class ChatAdapter(ABC):
     def stream_text(self, request: TextRequest) -> AsyncGenerator[Batch]:
         """`complete_text` as it comes, in chunks whose deltas hold the text."""
         return stream_over_chat(self, request)
+
+    async def relay(self, request: RelayRequest) -> HttpReply:
+        """The upstream's own good answer to a request of one of `relays`, to be read and closed by
+        the caller. Raises UnsupportedEndpoint where the upstream has no such endpoint."""
+        raise UnsupportedEndpoint(f"Providers of the kind {self.kind} have no {request.relay}.")

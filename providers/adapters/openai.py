@@ -16,12 +16,14 @@ import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed
 from chat.folding import unfold
+from chat.relays import NEVER_FORWARDED, Relay, RelayRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Usage
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_embeddings import read_embeddings
 from providers.adapters.openai_errors import error_from_reply, error_in_band
 from providers.adapters.openai_models import MAX_LISTING, read_models
+from providers.adapters.openai_relay import ask_for_relay
 from providers.adapters.openai_stream import (
     ChatStreamReader,
     legal_finish,
@@ -35,9 +37,6 @@ from providers.adapters.openai_text import (
     whole_text_as_batch,
 )
 from providers.http import HttpClient, HttpReply
-
-NEVER_FORWARDED = frozenset({"api_key", "api_base", "base_url"})
-"""Other gateways' fields for where and as whom to ask: a caller's must never meet ours (M43)."""
 
 _END_GRACE_S = 0.5
 
@@ -65,10 +64,13 @@ class OpenAIAdapter(ChatAdapter):
     kind: ClassVar[str] = "openai"
     default_base_url: ClassVar[str | None] = "https://api.openai.com/v1"
     needs_key: ClassVar[bool] = True
+    relays: ClassVar[frozenset[Relay]] = frozenset(
+        ("moderations", "images", "audio", "files", "batches")
+    )
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
         super().__init__(endpoint, http)
-        base = (endpoint.base_url or self.default_base_url or "").rstrip("/")
+        base = self._base_url = (endpoint.base_url or self.default_base_url or "").rstrip("/")
         self._chat_url = f"{base}/chat/completions"
         self._models_url = f"{base}/models"
         self._embeddings_url = f"{base}/embeddings"
@@ -90,10 +92,7 @@ class OpenAIAdapter(ChatAdapter):
         return body
 
     def _forwarded(self, request: ChatRequest | EmbeddingsRequest | TextRequest) -> dict[str, Any]:
-        body = request.body.copy()
-        if not NEVER_FORWARDED.isdisjoint(body):
-            request.dropped.update(NEVER_FORWARDED & body.keys())
-            body = {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
+        body = _without_addresses(request.body, request.dropped)
         body["model"] = self.endpoint.model
         return body
 
@@ -172,7 +171,7 @@ class OpenAIAdapter(ChatAdapter):
                 if reader.failure is not None:
                     raise reader.failure
                 if reader.done:
-                    await _read_end(reply)
+                    await read_end(reply)
                     return
             if (batch := reader.finish()) is not None:
                 yield batch
@@ -229,6 +228,21 @@ class OpenAIAdapter(ChatAdapter):
             endpoint=self.endpoint,
         )
 
+    async def relay(self, request: RelayRequest) -> HttpReply:
+        body = request.body
+        if body is not None:
+            body = _without_addresses(body, request.dropped)
+            if body.get("model") is not None:
+                body["model"] = self.endpoint.model
+        return await ask_for_relay(
+            request,
+            body=body,
+            base_url=self._base_url,
+            headers=self._headers,
+            endpoint=self.endpoint,
+            http=self.http,
+        )
+
     async def list_models(self) -> list[ModelInfo]:
         reply = await self.http.request(
             "GET", self._models_url, headers=self._headers, timeouts=self.endpoint.timeouts
@@ -239,6 +253,14 @@ class OpenAIAdapter(ChatAdapter):
             return read_models(await reply.read(limit=MAX_LISTING))
         finally:
             reply.close()
+
+
+def _without_addresses(body: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
+    """A copy without NEVER_FORWARDED."""
+    if NEVER_FORWARDED.isdisjoint(body):
+        return body.copy()
+    dropped.update(NEVER_FORWARDED & body.keys())
+    return {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
 
 
 async def read_end(reply: HttpReply) -> None:
@@ -316,10 +338,12 @@ class OpenAICompatibleAdapter(OpenAIAdapter):
     kind = "openai-compatible"
     default_base_url: ClassVar[str | None] = None
     needs_key = False
+    relays = OpenAIAdapter.relays | {"rerank"}
 
 
 class LMStudioAdapter(OpenAICompatibleAdapter):
     kind = "lmstudio"
+    relays = frozenset()
     default_base_url = "http://127.0.0.1:1234/v1"
 
 
@@ -327,6 +351,7 @@ class OllamaAdapter(OpenAICompatibleAdapter):
     """Ollama's OpenAI endpoint. Its address is the server's root, as in OLLAMA_HOST."""
 
     kind = "ollama"
+    relays = frozenset()
     default_base_url = "http://127.0.0.1:11434"
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
@@ -341,4 +366,5 @@ class MLXAdapter(OpenAICompatibleAdapter):
     """A remote `mlx_lm.server`."""
 
     kind = "mlx"
+    relays = frozenset()
     default_base_url = "http://127.0.0.1:8080/v1"
