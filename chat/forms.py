@@ -16,7 +16,10 @@ MAX_MODEL = 512
 MAX_PARTS = 1024
 _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=?-]{1,70}")
 _PARAMETER = re.compile(r';[ \t]*([A-Za-z*_-]+)=("[^"\\\r\n]*(?:\\.[^"\\\r\n]*)*"|[^\s;"\\]+)')
-_PART_HEADERS = frozenset({"content-disposition", "content-type", "content-length"})
+_PART_HEADERS = frozenset(
+    {"content-disposition", "content-type", "content-length", "content-transfer-encoding"}
+)
+_AS_IT_IS = ("", "7bit", "8bit", "binary")
 
 
 def boundary_of(content_type: str) -> str:
@@ -191,6 +194,8 @@ def _name_of_part(head: bytes) -> str:
         if "\n" in line:
             raise malformed("the headers of a part are broken over lines")
         headers[name] = value.strip(" \t")
+    if headers.get("content-transfer-encoding", "").lower() not in _AS_IT_IS:
+        raise malformed("a part is encoded")
     disposition, _, _ = headers.get("content-disposition", "").partition(";")
     rest = headers.get("content-disposition", "")[len(disposition) :]
     parameters = _parameters(rest)

@@ -17,8 +17,6 @@ from providers.http import HttpReply
 
 WHOLE = 1 << 20
 """Answers up to this size are read whole, so that their cost can stand in a header."""
-# What others have uploaded may come back here, and staff are signed in to this origin.
-_SAFETY = (("x-content-type-options", "nosniff"), ("content-disposition", "attachment"))
 _TAIL = 32 * 1024
 _USAGE = re.compile(rb'"usage"\s*:\s*(?=\{)')
 _HARMLESS = re.compile(
@@ -34,19 +32,25 @@ async def relay(exchange: Exchange, request: RelayRequest) -> AnyAnswer:
     relayed = _Relayed(exchange, request)
     pieces = relayed.pieces()
     first = await anext(pieces)
-    if relayed.is_small:
-        async with aclosing(pieces):
-            body = first + b"".join([piece async for piece in pieces])
-        return Answer(
-            body,
-            status=relayed.status,
-            headers=[*exchange.headers(), *_SAFETY],
-            content_type=relayed.content_type,
-        )
-    headers = [*exchange.headers(), *_SAFETY]
-    answer = StreamAnswer(first, pieces, headers=headers, content_type=relayed.content_type)
-    answer.status = relayed.status
-    return answer
+    content_type = relayed.content_type
+    if not relayed.is_small:
+        headers = [*exchange.headers(), *_safety(content_type)]
+        answer = StreamAnswer(first, pieces, headers=headers, content_type=content_type)
+        answer.status = relayed.status
+        return answer
+    async with aclosing(pieces):
+        body = first + b"".join([piece async for piece in pieces])
+    headers = [*exchange.headers(), *_safety(content_type)]
+    return Answer(body, status=relayed.status, headers=headers, content_type=content_type)
+
+
+def _safety(content_type: str) -> list[tuple[str, str]]:
+    """What others have uploaded may come back here, and staff are signed in to this origin: it is
+    shown as nothing but what it says it is, and not as a page."""
+    headers = [("x-content-type-options", "nosniff")]
+    if not content_type.startswith(("application/json", "text/event-stream")):
+        headers.append(("content-disposition", "attachment"))
+    return headers
 
 
 class _Relayed:

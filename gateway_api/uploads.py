@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator
 from tempfile import SpooledTemporaryFile
 from typing import Protocol
@@ -16,6 +17,7 @@ from chat.relays import NEVER_FORWARDED
 
 MAX_IN_MEMORY = 1 << 20
 """What stands in front of the model, a file perhaps, lies on the disk beyond this."""
+MAX_DURATION_S = 3600.0
 _STEP = 64 * 1024
 _TOKEN = re.compile(r"[A-Za-z0-9'+_.-]+")
 
@@ -44,6 +46,7 @@ class FormUpload:
         )
         self._has_model = has_model
         self._received = 0
+        self._due = time.monotonic() + MAX_DURATION_S
         self._ended = False
         self._held = SpooledTemporaryFile(max_size=MAX_IN_MEMORY)  # noqa: SIM115  # `close` ends it
 
@@ -79,8 +82,9 @@ class FormUpload:
 
     async def _next(self) -> bytes:
         """What the next piece of the body lets pass."""
+        patience_s = min(settings.BODY_TIMEOUT_S, self._due - time.monotonic())
         try:
-            async with asyncio.timeout(settings.BODY_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 piece = await self._body.next_piece()
         except TimeoutError:
             raise RequestTimeout("The form came too slowly.") from None

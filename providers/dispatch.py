@@ -90,7 +90,8 @@ class Dispatch:
             try:
                 return await self._ask_with_retries(target, ask)
             except GatewayError as error:
-                failure = error
+                if failure is None or not isinstance(error, UnsupportedEndpoint):
+                    failure = error  # who cannot answer at all does not hide why another did not
                 if not may_fall_back(error):
                     break
         assert failure is not None, "a plan has at least one target"

@@ -100,7 +100,8 @@ async def _read_body(asked: RelayRequest, request: Request) -> None:
         asked.model = await upload.find_model()
         return
     raw = await read_json_body(request)
-    asked.body, asked.size = parse_object(raw), len(raw)
+    asked.body = parse_object(raw)
+    asked.size = 0 if asked.relay == "images" else len(raw)  # pixels in base64 are no prompt
     looked = convert(asked.body, _Looked)
     if has_model:
         asked.model = looked.model or None

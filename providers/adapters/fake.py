@@ -124,7 +124,7 @@ class FakeAdapter(ChatAdapter):
             raise self._error(script.error)
         params = request.params
         as_base64 = wants_base64(params)
-        size = params.dimensions or _DIMENSIONS
+        size = _DIMENSIONS if params.dimensions is None else params.dimensions
         if not 1 <= size <= _MAX_DIMENSIONS:
             raise InvalidRequest(
                 f"The model has 1 to {_MAX_DIMENSIONS} dimensions.", param="dimensions"

@@ -267,6 +267,7 @@ def test_files(client: openai.OpenAI, gateway: Gateway, upstream: Upstream) -> N
     # Uploaded by somebody, shown to somebody else: never as a page of ours.
     assert content.response.headers["content-type"] == "application/octet-stream"
     assert content.response.headers["x-content-type-options"] == "nosniff"
+    assert content.response.headers["content-disposition"] == "attachment"
     assert [f"{each.method} {each.path}" for each in upstream.asked] == [
         "POST /v1/files",
         "GET /v1/files?limit=2&purpose=batch",

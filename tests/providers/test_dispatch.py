@@ -12,6 +12,7 @@ import pytest
 
 from chat.errors import (
     GatewayError,
+    UnsupportedEndpoint,
     UpstreamCredentials,
     UpstreamFailed,
     UpstreamOverloaded,
@@ -255,3 +256,15 @@ def test_a_pause_may_be_told_as_a_date() -> None:
 def test_a_senseless_pause_never_breaks_the_retry(value: str | None) -> None:
     asked = seconds_asked_for(value)
     assert asked is None or asked >= 0
+
+
+async def test_who_cannot_answer_at_all_gives_way_and_hides_no_other_failure(
+    http: HttpClient,
+) -> None:
+    able, failing = Actor(http, [text("hi")]), Actor(http, [UpstreamCredentials("bad key")])
+    unable = Actor(http, [UnsupportedEndpoint("none")])
+    assert (await dispatch(unable, able).complete()).finish_reason == "stop"
+    with pytest.raises(UpstreamCredentials):
+        await dispatch(failing, unable).complete()
+    with pytest.raises(UnsupportedEndpoint):
+        await dispatch(unable, unable).complete()
