@@ -95,17 +95,18 @@ class TextRequest:
         params = msgspec.structs.replace(self.params, prompt=_as_prompt(prompt), n=None, echo=None)
         body = {name: value for name, value in self.body.items() if name not in ("n", "echo")}
         body["prompt"] = prompt
-        return TextRequest(params, body, self.size, self.dropped)
+        size = len(prompt.encode()) if isinstance(prompt, str) else 4 * len(prompt)
+        return TextRequest(params, body, size, self.dropped)
 
 
 def _as_prompt(prompt: str | list[int]) -> Prompt:
     return prompt if isinstance(prompt, str) else [*prompt]
 
 
-def legacy_logprobs(content: Iterable[dict[str, Any]], *, offset: int = 0) -> dict[str, Any]:
-    """A chat's log probabilities in the shape of text completions. `offset` is where the text
-    begins, in characters after the start of the prompt when that is echoed."""
-    entries = list(content)
+def legacy_logprobs(content: Iterable[Any], *, offset: int = 0) -> dict[str, Any]:
+    """A chat's log probabilities in the shape of text completions; entries that are none are left
+    out. `offset` is where the text begins, in characters."""
+    entries = [entry for entry in content if isinstance(entry, dict)]
     tokens = [str(entry.get("token", "")) for entry in entries]
     offsets = []
     for token in tokens:
@@ -114,12 +115,14 @@ def legacy_logprobs(content: Iterable[dict[str, Any]], *, offset: int = 0) -> di
     return {
         "tokens": tokens,
         "token_logprobs": [entry.get("logprob") for entry in entries],
-        "top_logprobs": [
-            {str(top.get("token", "")): top.get("logprob") for top in entry.get("top_logprobs", ())}
-            for entry in entries
-        ],
+        "top_logprobs": [_by_token(entry.get("top_logprobs")) for entry in entries],
         "text_offset": offsets,
     }
+
+
+def _by_token(tops: Any) -> dict[str, Any]:
+    found = tops if isinstance(tops, list) else ()
+    return {str(top.get("token", "")): top.get("logprob") for top in found if isinstance(top, dict)}
 
 
 def sum_usage(one: Usage | None, other: Usage | None) -> Usage | None:

@@ -106,18 +106,25 @@ def _mend(fields: Any) -> None:
     if not isinstance(fields, dict):
         return
     mend_usage(fields)
-    if not isinstance(fields.get("choices"), list) and fields.get("usage"):
+    choices = fields.get("choices")
+    if choices is None and fields.get("usage"):
         fields["choices"] = []
-    for at, choice in enumerate(fields.get("choices") or ()):
-        if not isinstance(choice, dict):
-            continue
-        choice.setdefault("index", at)
-        if choice.get("text") is None and "message" not in choice:
-            choice["text"] = ""
-        choice["finish_reason"] = legal_finish(choice.get("finish_reason") or None)
-        logprobs = choice.get("logprobs")
-        if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
-            choice["logprobs"] = legacy_logprobs(logprobs["content"])  # llama.cpp's are a chat's
+    for at, choice in enumerate(choices if isinstance(choices, list) else ()):
+        if isinstance(choice, dict):
+            _mend_choice(choice, at)
+
+
+def _mend_choice(choice: dict[str, Any], at: int) -> None:
+    choice.setdefault("index", at)
+    if choice.get("text") is None and "message" not in choice:
+        choice["text"] = ""
+    choice["finish_reason"] = legal_finish(str(choice.get("finish_reason") or "") or None)
+    logprobs = choice.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if isinstance(content, list):
+        choice["logprobs"] = legacy_logprobs(content)  # llama.cpp's are a chat's
+    elif isinstance(logprobs, dict):
+        logprobs.pop("content", None)
 
 
 def _as_chunk(text: _Text) -> ChatChunk:

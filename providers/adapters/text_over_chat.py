@@ -78,4 +78,4 @@ def _as_text(reply: Reply) -> Reply:
 
 def _legacy(logprobs: Any) -> dict[str, Any] | None:
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return legacy_logprobs(content) if content else None
+    return legacy_logprobs(content) if isinstance(content, list) and content else None
