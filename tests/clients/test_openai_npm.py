@@ -16,6 +16,7 @@ from tests.upstream import Asked, Peer, Upstream, chunks, completion
 pytestmark = pytest.mark.once
 
 CALLS = Path(__file__).with_name("openai_calls.mjs")
+OTHER_CALLS = Path(__file__).with_name("openai_other_calls.mjs")
 PACKAGE = "openai@^6"
 
 
@@ -31,7 +32,8 @@ def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     if done.returncode != 0:
         require_or_skip(f"npm cannot install {PACKAGE}: {done.stderr[-500:]}")
-    shutil.copy(CALLS, folder)
+    for calls in (CALLS, OTHER_CALLS):
+        shutil.copy(calls, folder)
     return folder
 
 
@@ -58,3 +60,40 @@ def test_the_npm_client_chats_streams_and_lists(
     assert got["usage"]["total_tokens"] == 12
     assert {"smart", "scripted/gpt-4o-mini"} <= set(got["models"])
     assert got["refused"] == {"kind": "BadRequestError", "status": 400, "param": "temperature"}
+
+
+async def everything_else(asked: Asked, peer: Peer) -> None:
+    text = {"object": "text_completion", "choices": [{"text": "b", "index": 0}]}
+    match asked.path:
+        case "/v1/embeddings":
+            vectors = [{"index": at, "embedding": [0.5, at]} for at in range(2)]
+            peer.answer(200, json.dumps({"object": "list", "data": vectors}).encode())
+        case "/v1/completions":
+            text["choices"][0]["finish_reason"] = "stop"  # type: ignore[index]
+            peer.answer(200, json.dumps(text).encode())
+        case "/v1/audio/transcriptions":
+            is_whole = asked.body.count(b"\x07") == 3_000_000
+            is_renamed = b'name="model"\r\n\r\nwhisper\r\n' in asked.body
+            heard = "all of it" if is_whole and is_renamed else "nonsense"
+            peer.answer(200, json.dumps({"text": heard}).encode())
+        case "/v1/audio/speech":
+            peer.answer(200, b"sound", content_type="audio/mpeg")
+        case _:
+            peer.answer(200, b'{"id": "file-1"}')
+
+
+def test_the_npm_client_embeds_carries_on_and_uploads(
+    gateway: Gateway, upstream: Upstream, npm_folder: Path
+) -> None:
+    upstream.script = everything_else
+    command = ["node", OTHER_CALLS.name, f"{gateway.url}/v1", KEY]
+    done = subprocess.run(command, cwd=npm_folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "vectors": [[0.5, 0], [0.5, 1]],
+        "text": "b",
+        "streamed": "b",
+        "heard": "all of it",
+        "spoken": "sound",
+        "uploaded": "file-1",
+    }
