@@ -167,9 +167,10 @@ class Connection(asyncio.Protocol):
         async for piece in pieces:
             if self._full and not self._is_settled:
                 await self._room(idle)
-            if self._is_settled or self._transport is None:
+            if self._is_settled or self._transport is None or self._transport.is_closing():
                 return  # an answer that does not wait for the rest; the connection ends with it
             self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            await asyncio.sleep(0)  # pieces at hand would never let such an answer be heard
         if chunked and self._transport is not None and not self.closed:
             self._transport.write(b"0\r\n\r\n")
         self._unsent = False

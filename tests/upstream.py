@@ -153,14 +153,17 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
         self._asked: Asked | None = None
         self._task: asyncio.Task[None] | None = None
+        self._is_deaf = False
+        """To the rest of a request that was answered early."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._read_request()
+        if not self._is_deaf:
+            self._buffer += data
+            self._read_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None and self._asked is not None:
@@ -178,6 +181,7 @@ class _Connection(asyncio.Protocol):
         early = self._upstream.early
         if body is None and early is not None:
             body, left, self._upstream.script = rest, b"", early
+            self._is_deaf = True
         if body is None:
             return
         self._buffer = left
