@@ -10,14 +10,13 @@ import msgspec
 import orjson
 
 from chat.errors import InvalidRequest
+from chat.prompts import Prompt, count_token_ids
 from chat.text_completions import TextParams, TextRequest
 from chat.types import (
     ChatParams,
     ChatRequest,
     EmbeddingsParams,
     EmbeddingsRequest,
-    Prompt,
-    count_token_ids,
 )
 
 _AT = re.compile(r" - at `\$?\.?(.*)`$")

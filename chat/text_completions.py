@@ -15,14 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from chat.folding import usage_fields
+from chat.prompts import Prompt, require_one_kind, separate_inputs
 from chat.types import (
     ChatChunk,
-    Prompt,
     StreamOptions,
     TokensDetails,
     Usage,
-    require_one_kind,
-    separate_inputs,
 )
 
 OBJECT = "text_completion"

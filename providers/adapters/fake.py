@@ -22,6 +22,7 @@ import orjson
 from chat.embeddings import embeddings_body, wants_base64
 from chat.errors import InvalidRequest, ModelNotFound, UpstreamFailed, UpstreamUnreachable
 from chat.folding import CompletionFolder, usage_fields
+from chat.prompts import separate_inputs
 from chat.types import (
     Batch,
     ChatChunk,
@@ -34,7 +35,6 @@ from chat.types import (
     Reply,
     ToolCallDelta,
     Usage,
-    separate_inputs,
 )
 from providers.adapters.base import ChatAdapter
 from providers.adapters.openai_errors import error_from_reply
