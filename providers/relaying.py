@@ -57,7 +57,7 @@ async def find_relay_plan(
     plan = await _find(snapshot, request, provider=provider, rights=rights, http=http)
     targets = [each for each in plan.targets if request.relay in relays_of(each.provider)]
     if not targets:
-        raise _unsupported(snapshot, request.relay, rights)
+        raise unsupported(snapshot, request.relay, rights)
     # What cannot be sent twice has one place to go.
     return Plan(plan.model, tuple(targets[:1] if request.once else targets), plan.route)
 
@@ -115,7 +115,7 @@ def _choose(snapshot: Snapshot, relay: Relay, rights: Rights) -> str:
     if settings.DEFAULT_PROVIDER in able:
         return str(settings.DEFAULT_PROVIDER)
     if not able:
-        raise _unsupported(snapshot, relay, rights)
+        raise unsupported(snapshot, relay, rights)
     if len(able) > 1:
         allowed = [name for name in able if rights.may_use_all(name)]
         if len(allowed) == 1:
@@ -135,7 +135,10 @@ def _able(snapshot: Snapshot, relay: Relay) -> Iterator[str]:
     )
 
 
-def _unsupported(snapshot: Snapshot, relay: Relay, rights: Rights) -> UnsupportedEndpoint:
-    able = [name for name in _able(snapshot, relay) if rights.may_use_all(name)]
-    those = f"These have: {', '.join(able)}." if able else "No provider here has."
+def unsupported(
+    snapshot: Snapshot, relay: Relay, rights: Rights, *, but: str = ""
+) -> UnsupportedEndpoint:
+    """The refusal that names who can, as far as the caller may know; `but` has said it cannot."""
+    able = [name for name in _able(snapshot, relay) if name != but and rights.may_use_all(name)]
+    those = f"These have: {', '.join(able)}." if able else "No other provider here has."
     return UnsupportedEndpoint(f"The provider asked has no {relay}. {those}")

@@ -10,7 +10,7 @@ import msgspec
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from chat.errors import GatewayError, InvalidRequest, NotFound
+from chat.errors import GatewayError, InvalidRequest, NotFound, UnsupportedEndpoint
 from chat.parsing import convert, parse_object
 from chat.relays import ACCOUNT_WIDE, Relay, RelayRequest
 from gateway_api import pipeline
@@ -21,7 +21,7 @@ from gateway_api.openai.relay_schema import described
 from gateway_api.relaying import relay
 from gateway_api.resources import http_client, journal
 from gateway_api.uploads import FormUpload
-from providers.relaying import find_relay_plan
+from providers.relaying import find_relay_plan, unsupported
 
 _ID = re.compile(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}")
 _LIST_PARAMETERS = ("after", "limit", "order", "purpose")
@@ -75,7 +75,11 @@ class RelayView(AsyncAPIView):
             configuration, asked, provider=_named_provider(request), rights=self.caller, http=http
         )
         exchange = pipeline.admitted(call, plan, configuration, http=http, journal=journal())
-        return await relay(exchange, asked)
+        try:
+            return await relay(exchange, asked)
+        except UnsupportedEndpoint:  # a server of an unknown make, which was asked to find out
+            asked_in_vain = exchange.dispatch.target.provider.name
+            raise unsupported(configuration, self.family, self.caller, but=asked_in_vain) from None
 
 
 def _named_provider(request: Request) -> str | None:

@@ -337,7 +337,9 @@ def test_an_upstream_without_the_endpoint_is_501(
     upstream.script = whole(status, {"detail": "Not Found"})
     answered = gateway.post("/v1/rerank", {"model": "scripted/m", "query": "a", "documents": []})
     assert answered.status == 501
-    assert answered.json()["error"]["code"] == "unsupported_endpoint"
+    error = answered.json()["error"]
+    assert error["code"] == "unsupported_endpoint"
+    assert error["message"].endswith("No other provider here has.")
 
 
 def test_a_redirect_is_not_followed(gateway: Gateway, upstream: Upstream) -> None:
