@@ -165,6 +165,8 @@ class Connection(asyncio.Protocol):
         is taken, and no longer than an answer is not here. Raises what `pieces` raises."""
         self._unsent = True
         async for piece in pieces:
+            if not piece:
+                continue  # in chunks, nothing is the end
             if self._full and not self._is_settled:
                 await self._room(idle)
             if self._is_settled or self._transport is None or self._transport.is_closing():

@@ -229,6 +229,13 @@ def test_a_form_of_unknown_length_goes_on_in_chunks(gateway: Gateway, upstream: 
     assert form_of(upstream.asked[0])["model"] == b"whisper-1"
 
 
+def test_an_empty_model_is_none(gateway: Gateway, upstream: Upstream) -> None:
+    upstream.script = whole(200, {"text": "Hello."})
+    answered = post_form(gateway, [("model", b""), ("file", AUDIO)])
+    assert answered.status == 200
+    assert form_of(upstream.asked[0]) == {"model": b"", "file": AUDIO}
+
+
 def test_rerank(gateway: Gateway, upstream: Upstream) -> None:
     answer = {
         "model": "rerank",

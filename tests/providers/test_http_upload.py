@@ -61,7 +61,7 @@ async def test_a_body_of_unknown_length_goes_out_in_chunks(client: HttpClient) -
         await peer.send(OK)
 
     async with serving(play) as upstream:
-        reply = await upload(client, upstream, pieces(b"one", b"three"))
+        reply = await upload(client, upstream, pieces(b"one", b"", b"three"))
         assert await reply.read() == b"ok"
     head, _, body = received.partition(b"\r\n\r\n")
     assert body == b"3\r\none\r\n5\r\nthree\r\n0\r\n\r\n"
