@@ -18,6 +18,7 @@ import orjson
 
 from chat.errors import UpstreamError, UpstreamUnreachable
 from chat.folding import unfold
+from chat.relays import NEVER_FORWARDED
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Wire
 from providers.adapters.anthropic_errors import error_from_reply
 from providers.adapters.anthropic_models import ModelFacts, facts_of
@@ -25,7 +26,7 @@ from providers.adapters.anthropic_reply import read_completion, read_native
 from providers.adapters.anthropic_request import Payload, build_payload
 from providers.adapters.anthropic_stream import MessageStreamReader
 from providers.adapters.base import ChatAdapter, Endpoint
-from providers.adapters.openai import NEVER_FORWARDED, read_end
+from providers.adapters.openai import read_end
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, HttpReply
 

@@ -169,14 +169,14 @@ class OpenAIAdapter(ChatAdapter):
                 if (batch := reader.feed(packet)) is not None:
                     yield batch
                 if reader.failure is not None:
-                    raise reader.failure
+                    raise reader.take_failure()
                 if reader.done:
                     await read_end(reply)
                     return
             if (batch := reader.finish()) is not None:
                 yield batch
             if reader.failure is not None:
-                raise reader.failure
+                raise reader.take_failure()
         finally:
             reply.close()
 

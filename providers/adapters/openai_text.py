@@ -156,7 +156,13 @@ class TextStreamReader:
         self._finished: set[int] = set()
         self.done = False
         self.failure: UpstreamError | None = None
-        """Told in band: raise it once the chunks before it are given away."""
+        """Told in band: to be raised (`take_failure`) once the chunks before it are given away."""
+
+    def take_failure(self) -> UpstreamError:
+        """The failure, which is kept here no longer: raised, it would hold us in a cycle."""
+        failure, self.failure = self.failure, None
+        assert failure is not None
+        return failure
 
     def feed(self, packet: bytes) -> Batch | None:
         """What a packet brings, or None; look at `failure` afterwards."""
