@@ -53,6 +53,11 @@ class Dispatch:
         """The whole answer of the first target that gives one. Raises GatewayError."""
         return await self._first_answer(lambda adapter: adapter.complete(self.request))
 
+    async def count_tokens(self) -> int | None:
+        """The prompt's tokens as the first target that answers counts them; None where it does not
+        count. Raises GatewayError."""
+        return await self._first_answer(lambda adapter: adapter.count_tokens(self.request))
+
     async def stream(self) -> Stream:
         """The chunks of the first target that begins an answer: the first batch comes when there
         is something to show, and from then on a failure is the stream's."""

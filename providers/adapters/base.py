@@ -58,6 +58,10 @@ class ChatAdapter(ABC):
     async def list_models(self) -> list[ModelInfo]:
         """The models this upstream offers to this credential."""
 
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """Tokens of a prompt as the upstream counts them; None where it cannot be asked."""
+        return None
+
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         """Embeddings in the OpenAI shape, as floats or base64 as the request says (its absence
         means floats). Raises UnsupportedEndpoint where the upstream has none."""
