@@ -77,8 +77,8 @@ COUNT_RESPONSES = {
     (200, "application/json"): OpenApiResponse(
         _COUNT,
         description="The tokens of the prompt. Where the header `x-gateway-estimated: true` says "
-        "that they are estimated: four bytes of text a token, 1,600 tokens an image, 32 bytes of a document a "
-        "token and no less than an image, four tokens a message.",
+        "that they are estimated: four bytes of text a token, 1,600 tokens an image, 32 bytes of a "
+        "document a token and no less than an image, four tokens a message.",
     ),
     **_ERRORS,
 }
