@@ -135,6 +135,8 @@ class EventEncoder:
             self._write(self._latest("text"), delta.refusal)
         for call in delta.tool_calls or ():
             self._add_call(call)
+        if delta.function_call:  # what calls were before they had ids
+            self._add_call(ToolCallDelta(index=0, function=delta.function_call))
 
     def _latest(self, kind: Kind) -> _Block:
         """The block that more of this kind goes to: the newest, or a new one behind it."""

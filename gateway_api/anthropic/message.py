@@ -31,6 +31,7 @@ class _Message(Struct):
     reasoning: Any = None
     thinking_blocks: list[dict[str, Any]] | None = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
 
 
 class _Choice(Struct):
@@ -59,6 +60,8 @@ def message_of(reply: Reply, counts: TokenCounts, *, model: str, stops: list[str
     message, finish = choice.message, choice.finish_reason
     cut = finish in ("length", "content_filter")
     calls = [call for call in message.tool_calls or () if call.function is not None]
+    if message.function_call is not None:  # what calls were before they had ids
+        calls.append(_Call(message.function_call))
     content = [*thoughts_of(message), *_texts(message.content, message.refusal)]
     content += [block for call in calls for block in _tool_use(call, cut=cut)]
     return orjson.dumps(

@@ -10,7 +10,6 @@ _STOP_REASONS = {
     "stop": "end_turn",
     "length": "max_tokens",
     "tool_calls": "tool_use",
-    "function_call": "tool_use",
     "content_filter": "refusal",
 }
 
@@ -32,10 +31,10 @@ def stop_fields(
     finish: str | None, *, matched: Any, stops: list[str], called: bool
 ) -> dict[str, Any]:
     """`matched` is the stop string an upstream says it ended at; `called`, whether the answer holds
-    tool calls: some servers end those with `stop` (M29), and this wire's clients go by the reason.
+    tool calls. This wire's clients go by the reason, and some servers end calls with `stop` (M29).
     """
-    if finish == "stop" and called:
-        finish = "tool_calls"
+    if finish in ("stop", "tool_calls", "function_call"):
+        finish = "tool_calls" if called else "stop"
     if finish == "stop" and isinstance(matched, str) and matched in stops:
         return {"stop_reason": "stop_sequence", "stop_sequence": matched}
     reason = _STOP_REASONS.get(finish) if finish else None
