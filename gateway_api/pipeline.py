@@ -42,8 +42,8 @@ async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
     return Dispatch(configuration, http, plan, request)
 
 
-async def count_tokens(call: Call, *, http: HttpClient) -> tuple[int | None, Dispatch]:
-    """The prompt's tokens as its upstream counts them, None where it does not, and who was asked.
+async def count_tokens(call: Call, *, http: HttpClient) -> tuple[Reply | None, Dispatch]:
+    """The count of a prompt by its upstream, None where that does not count, and who was asked.
     Raises GatewayError. Nothing is inferred, so the ledger knows nothing; the key's limit of
     requests does."""
     dispatch = await _find_upstreams(call, http)

@@ -45,6 +45,8 @@ class _Block:
     signature: str = ""
     arguments: list[str] = field(default_factory=list)
     """What came of a tool call's arguments, to know whether they are whole."""
+    told: bool = False
+    """Whether the client has been told any of them."""
     size: int = 0
 
     @property
@@ -91,6 +93,8 @@ class EventEncoder:
     def finish(self, counts: TokenCounts) -> bytes:
         """Raises UpstreamFailed for a tool call that ends in the middle of its arguments although
         the answer does not say that it was cut: it would be read as a call without any."""
+        if not self._started:
+            self._start("", None)
         while self._blocks:
             block = self._blocks[0]
             if not block.is_legal and self._finish not in ("length", "content_filter"):
@@ -186,13 +190,16 @@ class EventEncoder:
             if fragment.strip():
                 raise _broken_call()
             return
-        if fragment.strip() == "null" and not call.arguments:
-            return  # what some servers write for a call without arguments
         call.size += len(fragment)
         if call.size > MAX_EVENT_BYTES:
             raise UpstreamFailed("The provider sent a tool call larger than any.")
         call.arguments.append(fragment)
-        self._write(call, fragment)
+        if not call.told:
+            # Blanks alone make the client fail, and some servers write `null` for no arguments.
+            fragment = "".join(call.arguments).lstrip()
+            call.told = not "null".startswith(fragment)
+        if call.told:
+            self._write(call, fragment)
         self._advance()
 
     def _write(self, block: _Block, text: str) -> None:

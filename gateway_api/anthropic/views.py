@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -83,10 +84,11 @@ class CountTokensView(AnthropicView):
             ("x-gateway-provider", dispatch.target.provider.name),
             ("x-gateway-model", ascii_header(dispatch.target.model)),
         ]
-        if counted is None:
-            counted = estimate_tokens(translated.request.body)
-            headers.append(("x-gateway-estimated", "true"))
-        return json_answer({"input_tokens": counted}, headers=headers)
+        if counted is not None:
+            return Answer(counted.body, headers=headers)
+        headers.append(("x-gateway-estimated", "true"))
+        estimated = estimate_tokens(translated.request.body)
+        return json_answer({"input_tokens": estimated}, headers=headers)
 
 
 @extend_schema(exclude=True)
@@ -125,47 +127,50 @@ def _stops(translated: Translated) -> list[str]:
 
 
 async def _streamed(exchange: Exchange, translated: Translated) -> StreamAnswer:
-    stream = _MessageStream(exchange, translated)
-    pieces = stream.pieces()
+    """Events to `message_stop`, or to one `error` event and no `message_stop` when the stream fails
+    after the first (M26). A failure before it is raised (M25)."""
+    events = _Events(exchange, translated)
+    pieces = events.pieces()
     first = await anext(pieces)
-    headers = _headers(exchange, None if stream.is_native else translated)
-    return StreamAnswer(first, pieces, headers=headers, keepalive=PING)
+    return StreamAnswer(
+        first,
+        pieces,
+        headers=_headers(exchange, None if events.are_native else translated),
+        keepalive=PING,
+        failure=partial(_told_in_band, exchange.call.request_id),
+    )
 
 
-class _MessageStream:
-    """The stream on this wire: the upstream's own events where it speaks it, else ours. It ends
-    with `message_stop`, or with one `error` event when it fails after the first event (M26). A
-    failure before it is raised (M25)."""
+class _Events:
+    """The upstream's own events where it speaks this wire, else ours."""
 
     def __init__(self, exchange: Exchange, translated: Translated) -> None:
-        self.is_native = False
+        self.are_native = False
         self._exchange = exchange
         self._stops = _stops(translated)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        exchange = self._exchange
         encoder: EventEncoder | None = None
-        sent = False
-        batches = pipeline.stream(exchange)
+        batches = pipeline.stream(self._exchange)
         try:
             async for batch in batches:
                 if batch.wire is not None:
-                    self.is_native = True
+                    self.are_native = True
                     piece = batch.wire
                 else:
-                    if encoder is None:
-                        model = exchange.dispatch.target.model
-                        encoder = EventEncoder(model=model, stops=self._stops)
+                    encoder = encoder or self._encoder()
                     piece = encoder.feed(batch)
                 if piece:
-                    sent = True
                     yield piece
             if encoder is not None:
-                yield encoder.finish(exchange.counts())
-        except Exception as error:  # an edge: the stream has to end in words its reader knows
-            if not sent:
-                raise
-            body = error_body(as_gateway_error(error), exchange.call.request_id)
-            yield encode_event(orjson.dumps(body), "error")
+                yield encoder.finish(self._exchange.counts())
         finally:
             await batches.aclose()
+
+    def _encoder(self) -> EventEncoder:
+        return EventEncoder(model=self._exchange.dispatch.target.model, stops=self._stops)
+
+
+def _told_in_band(request_id: str, error: Exception) -> bytes:
+    body = error_body(as_gateway_error(error), request_id)
+    return encode_event(orjson.dumps(body), "error")

@@ -58,8 +58,9 @@ class ChatAdapter(ABC):
     async def list_models(self) -> list[ModelInfo]:
         """The models this upstream offers to this credential."""
 
-    async def count_tokens(self, request: ChatRequest) -> int | None:
-        """Tokens of a prompt as the upstream counts them; None where it cannot be asked."""
+    async def count_tokens(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply | None:
+        """What Anthropic's `POST /v1/messages/count_tokens` answers to this body and these headers
+        of its wire; None where the upstream does not speak it."""
         return None
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:

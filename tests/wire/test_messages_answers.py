@@ -152,7 +152,8 @@ def ask(client: anthropic.Anthropic, interaction: dict[str, Any]) -> anthropic.t
         "extra_headers": {"x-request-id": f"messages-{interaction['id']}"},
     }
     if interaction["response"]["body_text"] is None:
-        return client.messages.create(**request)
+        message: anthropic.types.Message = client.messages.create(**request)
+        return message
     with client.messages.stream(**request) as stream:
         return stream.get_final_message()
 

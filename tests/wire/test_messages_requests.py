@@ -62,7 +62,7 @@ def entries(role: str, block: dict[str, Any]) -> Said:
         content = block.get("content") or []
         return [
             *(("result", block["tool_use_id"], text) for text in texts(content)),
-            *(("content", content_of(part["source"])) for part in content if has_source(part)),
+            *(("content", content_of(part["source"])) for part in with_sources(content)),
         ]
     if kind == "thinking":
         signed = [("sealed", block["thinking"], block["signature"])] if block["signature"] else []
@@ -70,8 +70,9 @@ def entries(role: str, block: dict[str, Any]) -> Said:
     raise AssertionError(f"a block of type {kind} should not have been translated")
 
 
-def has_source(part: Any) -> bool:
-    return isinstance(part, dict) and part["type"] in ("image", "document")
+def with_sources(content: Any) -> list[dict[str, Any]]:
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if part["type"] in ("image", "document")]
 
 
 def texts(content: Any) -> list[str]:
