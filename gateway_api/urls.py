@@ -26,6 +26,7 @@ urlpatterns = [
     path("v1/providers/<str:name>/models", ProviderModelsView.as_view()),
     path("v1/messages", MessagesView.as_view()),
     path("v1/messages/count_tokens", CountTokensView.as_view()),
+    path("v1/messages/", UnknownMessagesAddressView.as_view()),
     path("v1/messages/<path:rest>", UnknownMessagesAddressView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
