@@ -97,6 +97,12 @@ def _prompt_fields(params: PromptParams, body: dict[str, Any], notes: Notes) -> 
     conversation.add_system(params.system)
     for at, turn in enumerate(params.messages):
         conversation.add_turn(turn, f"messages[{at}]")
+    if not conversation.messages:
+        raise InvalidRequest(
+            "Invalid value for 'messages': nothing is said in them.",
+            param="messages",
+            code="invalid_value",
+        )
     fields: dict[str, Any] = {"messages": conversation.messages}
     if params.model is not None:
         fields["model"] = params.model
