@@ -455,7 +455,12 @@ TURNS = st.lists(
         {
             "role": st.sampled_from(["user", "assistant", "system"]),
             "content": st.text(max_size=3)
-            | st.lists(st.recursive(any_block(st.nothing()), any_block, max_leaves=4), max_size=4),
+            | st.lists(
+                st.recursive(
+                    any_block(st.just({"type": "text", "text": "x"})), any_block, max_leaves=4
+                ),
+                max_size=4,
+            ),
         }
     ),
     max_size=4,
