@@ -18,12 +18,14 @@ from chat.parsing import explain_mismatch, parse_object
 from chat.types import ChatParams, ChatRequest
 from gateway_api.anthropic.conversation import Conversation, Notes
 from gateway_api.anthropic.shapes import (
+    Block,
     MessagesParams,
     OutputFormat,
     PromptParams,
     Thinking,
     ToolChoice,
     ToolDefinition,
+    Turn,
 )
 
 _TRANSLATED = frozenset(MessagesParams.__struct_fields__) - {"top_k"}
@@ -70,11 +72,37 @@ def _parse(raw: bytes, headers: Mapping[str, str], shape: type[PromptParams]) ->
         body=fields,
         size=len(raw),
         wire="anthropic",
-        native=body,
+        native=without_unsigned(params, body),
         native_headers=headers,
         native_only=notes.inexpressible,
     )
     return Translated(request, frozenset(notes.dropped))
+
+
+def without_unsigned(params: PromptParams, body: dict[str, Any]) -> dict[str, Any]:
+    """The body as it came, but for thoughts without a signature. Those are what another upstream
+    thought earlier in the conversation, put into this wire's words by us; Anthropic signs its own
+    and refuses a conversation that holds others."""
+    if not any(_has_unsigned(turn) for turn in params.messages):
+        return body
+    turns = []
+    for turn, as_came in zip(params.messages, body["messages"], strict=True):
+        if isinstance(turn.content, str) or not _has_unsigned(turn):
+            turns.append(as_came)
+            continue
+        pairs = zip(turn.content, as_came["content"], strict=True)
+        content = [fields for block, fields in pairs if not _is_unsigned(block)]
+        if content:
+            turns.append({**as_came, "content": content})
+    return {**body, "messages": turns}
+
+
+def _has_unsigned(turn: Turn) -> bool:
+    return not isinstance(turn.content, str) and any(map(_is_unsigned, turn.content))
+
+
+def _is_unsigned(block: Block) -> bool:
+    return block.type == "thinking" and not block.signature
 
 
 def _translate(params: PromptParams, body: dict[str, Any], notes: Notes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import orjson
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
+from chat.errors import UpstreamFailed
 from chat.sse import encode_event
 from chat.types import ChatRequest
 from gateway_api import pipeline
@@ -159,7 +160,11 @@ class _Events:
                     piece = batch.wire
                 else:
                     encoder = encoder or self._encoder()
-                    piece = encoder.feed(batch)
+                    try:
+                        piece = encoder.feed(batch)
+                    except UpstreamFailed as error:
+                        await batches.athrow(error)  # the ledger is told by what ends the stream
+                        raise
                 if piece:
                     yield piece
             if encoder is not None:

@@ -15,6 +15,8 @@ _OF_MESSAGES = {"reasoning_content": "thinking", "thinking_blocks": "thinking"}
 def narrow(body: dict[str, Any], dropped: set[str]) -> None:
     """Changes `body` (its lists are replaced, not changed) and notes what is left out."""
     body["messages"] = [_message(message, dropped) for message in body["messages"]]
+    if body["messages"][-1]["role"] == "assistant":
+        dropped.add("prefill")  # other wires continue it; OpenAI's models begin anew
     if "tools" in body:
         body["tools"] = [_unmarked(tool, dropped) for tool in body["tools"]]
     if "max_tokens" in body and "max_completion_tokens" not in body:

@@ -549,6 +549,45 @@ def test_an_upstream_that_never_answers_leaves_with_its_caller(
     wait_until(lambda: len(upstream.left) == 1, seconds=2)
 
 
+# --- the ledger ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_ledger_knows_the_wire(
+    client: anthropic.Anthropic, gateway: Gateway, upstream: Upstream, stream: bool
+) -> None:
+    upstream.script = streaming(chunks("Hello")) if stream else whole(200, completion())
+    answer = client.messages.with_raw_response.create(
+        model="smart", max_tokens=50, messages=HELLO, stream=stream
+    )
+    answer.read()
+    row = row_of(gateway, answer.headers["request-id"])
+    assert (row["wire"], row["status"], row["stream"]) == ("anthropic", "success", stream)
+    assert (row["model"], row["finish_reason"]) == ("smart", "stop")
+    assert row["tokens_input"] == 9
+    assert row["estimated"] is False
+
+
+def test_a_call_that_cannot_be_read_is_a_failure_in_the_ledger(
+    client: anthropic.Anthropic, gateway: Gateway, upstream: Upstream
+) -> None:
+    nameless = {"index": 0, "id": "call_1", "function": {"arguments": "{}"}}
+    upstream.script = streaming([chunk(content="Hm."), chunk(tool_calls=[nameless])], pause_s=0.1)
+    answer = client.messages.with_raw_response.create(
+        model=MODEL, max_tokens=50, messages=HELLO, stream=True
+    )
+    answer.read()
+    assert row_of(gateway, answer.headers["request-id"])["status"] == "error"
+
+
+def row_of(gateway: Gateway, request_id: str) -> dict[str, Any]:
+    wait_until(lambda: any(row.request_id == request_id for row in gateway.rows()), seconds=20)
+    path = f"/v1/usage?request_id={request_id}"
+    (row,) = gateway.call("GET", path, None, {"x-api-key": KEY}).json()["data"]
+    found: dict[str, Any] = row
+    return found
+
+
 # --- counting, and a loop -----------------------------------------------------------------------
 
 

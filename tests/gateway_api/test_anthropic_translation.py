@@ -64,6 +64,27 @@ def test_the_body_travels_along_as_it_came() -> None:
     assert request.native_only is None
 
 
+def test_thoughts_that_anthropic_did_not_sign_stay_away_from_it() -> None:
+    """It refuses them: another upstream's thoughts, from before the caller changed the model."""
+    signed = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    unsigned = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    turns = [
+        *HELLO,
+        {"role": "assistant", "content": [unsigned, signed, text("4"), {"type": "new", "x": 1}]},
+        *HELLO,
+        {"role": "assistant", "content": [unsigned]},
+        *HELLO,
+    ]
+    native = translated(messages=turns).request.native
+    assert native is not None
+    assert native["messages"] == [
+        *HELLO,
+        {"role": "assistant", "content": [signed, text("4"), {"type": "new", "x": 1}]},
+        *HELLO,
+        *HELLO,
+    ]
+
+
 def test_fields_that_are_not_expressed_are_named() -> None:
     tools = [{**TOOL, "defer_loading": True, "cache_control": EPHEMERAL}]
     told = translated(

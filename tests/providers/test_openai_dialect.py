@@ -55,8 +55,15 @@ def test_openai_gets_no_field_it_refuses() -> None:
         "tools": [{"type": "function", "function": {"name": "now"}}],
         "max_completion_tokens": 50,
     }
-    assert request.dropped == {"cache_control", "thinking", "reasoning_effort"}
+    assert request.dropped == {"cache_control", "thinking", "reasoning_effort", "prefill"}
     assert request.body == BODY  # the next target may want them
+
+
+def test_an_answer_that_was_begun_cannot_be_continued() -> None:
+    request = request_on("anthropic")
+    assert request.body["messages"][-1]["role"] == "assistant"
+    sent(OpenAIAdapter, request)
+    assert "prefill" in request.dropped
 
 
 def test_compatible_servers_get_them() -> None:

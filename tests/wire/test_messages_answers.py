@@ -201,6 +201,24 @@ def test_every_recorded_answer_reads_the_same(
     assert compared["whole answers"] > 150
 
 
+def test_every_recorded_failure_in_the_middle_is_told(
+    client: anthropic.Anthropic, upstream: Upstream
+) -> None:
+    """In the stream, or by the status where the whole of it came at once."""
+    seen = 0
+    for interaction in INTERACTIONS:
+        if why_left_out(interaction) != "an error in the middle":
+            continue
+        upstream.script = playing(interaction["response"])
+        with pytest.raises(anthropic.APIStatusError) as raised:
+            ask(client, interaction)
+        seen += 1
+        assert raised.value.status_code in (200, 400)
+        body: Any = raised.value.body
+        assert body["error"]["message"] in interaction["response"]["body_text"]
+    assert seen > 0
+
+
 def test_every_recorded_error_keeps_its_status_and_message(
     client: anthropic.Anthropic, upstream: Upstream
 ) -> None:
