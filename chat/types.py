@@ -342,6 +342,8 @@ class ChatRequest:
     """Fields an adapter could not pass on; the caller is told."""
     native_only: GatewayError | None = None
     """Why only an upstream on the caller's wire can serve this, where `body` cannot say it all."""
+    native_throughout: bool = False
+    """Whether what follows depends on who answers, so that no target may be on another wire."""
 
     @property
     def stream(self) -> bool:

@@ -36,7 +36,7 @@ async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
     plan = await find_plan(configuration, request.params.model, may_use=caller.may_use, http=http)
     if request.native_only is not None:
         native = speaking(plan, request.wire)
-        if native is None:
+        if native is None or (request.native_throughout and native.targets != plan.targets):
             raise request.native_only
         plan = native
     return Dispatch(configuration, http, plan, request)

@@ -30,11 +30,10 @@ _TYPES = {
 def error_body(error: GatewayError, request_id: str) -> dict[str, Any]:
     status = error.http_status
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
-    return {
-        "type": "error",
-        "error": {"type": kind, "message": error.message},
-        "request_id": request_id,
-    }
+    told: dict[str, Any] = {"type": kind, "message": error.message}
+    if error.details is not None:
+        told["details"] = error.details
+    return {"type": "error", "error": told, "request_id": request_id}
 
 
 class AnthropicView(AsyncAPIView):

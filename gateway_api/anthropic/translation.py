@@ -33,6 +33,7 @@ _REFUSED = {
     "container": "a container",
     "inference_geo": "the place of inference",
     "mcp_servers": "an MCP server that Anthropic connects to",
+    "thread": "a thread",
 }
 _TOOL_FIELDS = frozenset(ToolDefinition.__struct_fields__)
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -76,7 +77,21 @@ def _parse(raw: bytes, headers: Mapping[str, str], shape: type[PromptParams]) ->
         native_headers=headers,
         native_only=notes.inexpressible,
     )
+    if body.get("thread"):
+        _keep_together(request)
     return Translated(request, frozenset(notes.dropped))
+
+
+def _keep_together(request: ChatRequest) -> None:
+    """A thread is a conversation that Anthropic holds: the next request says only what is new, and
+    no other upstream would know what came before. Where one may be asked, the thread is refused in
+    the words on which the SDK goes on without one, with the whole conversation in each request."""
+    request.native_throughout = True
+    if request.native_only is not None:
+        request.native_only.details = {
+            "error_code": "thread_unsupported_request",
+            "unsupported": ["thread"],
+        }
 
 
 def without_unsigned(params: PromptParams, body: dict[str, Any]) -> dict[str, Any]:

@@ -235,6 +235,46 @@ def test_what_only_anthropic_can_do_goes_to_anthropic(
     assert asked.json() == {**request, "model": "claude-sonnet-4-5"}
 
 
+THREAD = {"type": "create"}
+
+
+def test_a_thread_is_passed_on_where_no_other_upstream_can_be_asked(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = whole(200, NATIVE)
+    request = asking(model="claude/claude-sonnet-4-5", thread=THREAD)
+    assert post(gateway, "/v1/messages", request).json() == NATIVE
+    assert upstream.asked[0].json()["thread"] == THREAD
+
+
+@pytest.mark.parametrize("route", ["chat-first", "native-first", "scripted/gpt-4o-mini"])
+def test_a_thread_is_refused_where_the_next_request_may_go_elsewhere(
+    gateway: Gateway, upstream: Upstream, route: str
+) -> None:
+    """In the words that make the SDK send the whole conversation instead."""
+    answered = post(gateway, "/v1/messages", asking(model=route, thread=THREAD))
+    assert answered.status == 400
+    assert answered.json()["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+    assert upstream.asked == []
+
+
+def test_the_details_of_an_upstreams_refusal_come_through(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    details = {"error_code": "thread_not_found"}
+    told = {"type": "not_found_error", "message": "No such thread.", "details": details}
+    upstream.script = whole(404, {"type": "error", "error": told})
+    thread = {"type": "continue", "previous_message_id": "msg_0"}
+    answered = post(
+        gateway, "/v1/messages", asking(model="claude/claude-sonnet-4-5", thread=thread)
+    )
+    assert answered.status == 404
+    assert answered.json()["error"] == told
+
+
 def test_it_is_not_translated_when_anthropic_fails(gateway: Gateway, upstream: Upstream) -> None:
     upstream.script = whole(529, {"type": "error", "error": {"type": "overloaded_error"}})
     request = asking(model="native-first", tools=[SEARCH])

@@ -97,7 +97,7 @@ def said_in_openais_shape(body: dict[str, Any]) -> Said:
     said: Said = []
     for message in body["messages"]:
         content = message["content"] or []
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts: Any = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for part in parts:
             if part["type"] == "image_url":
                 said.append(("content", part["image_url"]["url"]))
