@@ -38,6 +38,7 @@ _REFUSED = {
 _TOOL_FIELDS = frozenset(ToolDefinition.__struct_fields__)
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
+MAX_NAME, MAX_NAMES = 64, 32
 LOW_BUDGET, MEDIUM_BUDGET = 4096, 16384
 """Thinking budgets in tokens up to which the effort is low, and medium."""
 
@@ -79,7 +80,12 @@ def _parse(raw: bytes, headers: Mapping[str, str], shape: type[PromptParams]) ->
     )
     if body.get("thread"):
         _keep_together(request)
-    return Translated(request, frozenset(notes.dropped))
+    return Translated(request, _told(notes.dropped))
+
+
+def _told(dropped: set[str]) -> frozenset[str]:
+    """Names for a header, which has to stay one whatever a caller calls its fields."""
+    return frozenset(name[:MAX_NAME] for name in sorted(dropped)[:MAX_NAMES])
 
 
 def _keep_together(request: ChatRequest) -> None:

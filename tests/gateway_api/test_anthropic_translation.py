@@ -104,6 +104,11 @@ def test_fields_that_are_not_expressed_are_named() -> None:
     }
 
 
+def test_the_names_of_what_is_dropped_stay_few_and_short() -> None:
+    told = translated(**{f"{at:04}{'x' * 1000}": 1 for at in range(1000)})
+    assert sum(map(len, told.dropped)) < 4096
+
+
 @pytest.mark.parametrize("name", ["api_key", "base_url", "api_base"])
 def test_where_to_ask_is_never_the_callers_business(name: str) -> None:
     told = translated(**{name: "x"})
