@@ -66,12 +66,13 @@ def parse_chat_request(raw: bytes) -> ChatRequest:
     try:
         params = msgspec.convert(body, ChatParams)
     except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
+        raise explain_mismatch(error) from None
     return ChatRequest(params=params, body=body, size=len(raw))
 
 
-def _explain(problem: str) -> InvalidRequest:
+def explain_mismatch(error: msgspec.ValidationError) -> InvalidRequest:
     """msgspec's `Expected `str`, got `int` - at `$.messages[0].content`` in the wire's words."""
+    problem = str(error)
     place = _AT.search(problem)
     path = place.group(1) if place else ""
     reason = problem[: place.start()] if place else problem

@@ -14,6 +14,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from chat.errors import GatewayError
+
 Wire = Literal["openai", "anthropic", "ollama"]
 """The dialects callers and upstreams speak."""
 
@@ -75,6 +77,8 @@ class ChunkChoice(Struct, gc=False):
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: Any = None
+    stop_reason: Any = UNSET
+    """The stop string that ended the answer, as vLLM tells it beside the finish reason."""
 
 
 class ChatChunk(Struct, omit_defaults=True, gc=False):
@@ -336,6 +340,10 @@ class ChatRequest:
     """Headers of the caller that are part of its wire (`anthropic-beta`), names in lower case."""
     dropped: set[str] = field(default_factory=set)
     """Fields an adapter could not pass on; the caller is told."""
+    native_only: GatewayError | None = None
+    """Why only an upstream on the caller's wire can serve this, where `body` cannot say it all."""
+    native_throughout: bool = False
+    """Whether what follows depends on who answers, so that no target may be on another wire."""
 
     @property
     def stream(self) -> bool:

@@ -11,13 +11,20 @@ from keys.limits import admit
 from providers import snapshot
 from providers.dispatch import Dispatch
 from providers.http import HttpClient
-from providers.routing import find_plan
+from providers.routing import find_plan, speaking
 from usage.journal import Journal
 
 
 async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
+    caller, request = call.caller, call.request
+    dispatch = await _find_upstreams(call, http)
+    admission = admit(caller, tokens=estimate_prompt(request) + (request.max_output_tokens or 0))
+    return Exchange(call, dispatch.plan, admission, dispatch, journal)
+
+
+async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
     configuration = snapshot.current()
     if configuration is snapshot.EMPTY:
         raise ServiceUnavailable(
@@ -27,9 +34,24 @@ async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
         )
     caller, request = call.caller, call.request
     plan = await find_plan(configuration, request.params.model, may_use=caller.may_use, http=http)
-    admission = admit(caller, tokens=estimate_prompt(request) + (request.max_output_tokens or 0))
-    dispatch = Dispatch(configuration, http, plan, request)
-    return Exchange(call, plan, admission, dispatch, journal)
+    if request.native_only is not None:
+        native = speaking(plan, request.wire)
+        if native is None or (request.native_throughout and native.targets != plan.targets):
+            raise request.native_only
+        plan = native
+    return Dispatch(configuration, http, plan, request)
+
+
+async def count_tokens(call: Call, *, http: HttpClient) -> tuple[Reply | None, Dispatch]:
+    """The count of a prompt by its upstream, None where that does not count, and who was asked.
+    Raises GatewayError. Nothing is inferred, so the ledger knows nothing; the key's limit of
+    requests does."""
+    dispatch = await _find_upstreams(call, http)
+    admission = admit(call.caller, tokens=0)
+    try:
+        return await dispatch.count_tokens(), dispatch
+    finally:
+        admission.settle(0)
 
 
 async def complete(exchange: Exchange) -> Reply:

@@ -53,6 +53,12 @@ class Dispatch:
         """The whole answer of the first target that gives one. Raises GatewayError."""
         return await self._first_answer(lambda adapter: adapter.complete(self.request))
 
+    async def count_tokens(self) -> Reply | None:
+        """The count of a prompt on Anthropic's wire by the first target that answers; None where it
+        does not count. Raises GatewayError."""
+        body, headers = self.request.native or {}, self.request.native_headers
+        return await self._first_answer(lambda adapter: adapter.count_tokens(body, headers))
+
     async def stream(self) -> Stream:
         """The chunks of the first target that begins an answer: the first batch comes when there
         is something to show, and from then on a failure is the stream's."""

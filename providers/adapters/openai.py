@@ -18,6 +18,7 @@ from chat.errors import GatewayError, UpstreamError, UpstreamFailed
 from chat.folding import unfold
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Usage
 from providers.adapters.base import ChatAdapter, Endpoint
+from providers.adapters.openai_dialect import narrow
 from providers.adapters.openai_errors import error_from_reply, error_in_band
 from providers.adapters.openai_models import MAX_LISTING, read_models
 from providers.adapters.openai_stream import (
@@ -57,6 +58,8 @@ class OpenAIAdapter(ChatAdapter):
     kind: ClassVar[str] = "openai"
     default_base_url: ClassVar[str | None] = "https://api.openai.com/v1"
     needs_key: ClassVar[bool] = True
+    takes_extensions: ClassVar[bool] = False
+    """Whether fields of other wires (marks for a cache, thoughts) may stand in a request."""
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
         super().__init__(endpoint, http)
@@ -73,6 +76,8 @@ class OpenAIAdapter(ChatAdapter):
         if not NEVER_FORWARDED.isdisjoint(body):
             request.dropped.update(NEVER_FORWARDED & body.keys())
             body = {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
+        if request.wire != self.wire and not self.takes_extensions:
+            narrow(body, request.dropped)
         body["model"] = self.endpoint.model
         if request.stream and self.endpoint.capabilities.streaming_usage:
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
@@ -222,6 +227,7 @@ class OpenAICompatibleAdapter(OpenAIAdapter):
     kind = "openai-compatible"
     default_base_url: ClassVar[str | None] = None
     needs_key = False
+    takes_extensions = True
 
 
 class LMStudioAdapter(OpenAICompatibleAdapter):
