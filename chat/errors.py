@@ -31,7 +31,7 @@ measured with openai 3.54.0 and anthropic 2.12.0.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class GatewayError(Exception):
@@ -59,6 +59,8 @@ class GatewayError(Exception):
         """Value for the `retry-after` header, in seconds or as an HTTP date, as it came."""
         self.should_retry: bool | None = None
         """False where a caller's SDK must not try again: it would multiply our own attempts."""
+        self.details: dict[str, Any] | None = None
+        """What Anthropic's wire tells beside the message, for its SDK to act on."""
 
     @property
     def http_status(self) -> int:

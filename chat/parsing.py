@@ -80,7 +80,7 @@ def convert(body: dict[str, Any], params: type[Params]) -> Params:
     try:
         return msgspec.convert(body, params)
     except msgspec.ValidationError as error:
-        raise _explain(str(error)) from None
+        raise explain_mismatch(error) from None
 
 
 def parse_embeddings_request(raw: bytes) -> EmbeddingsRequest:
@@ -109,8 +109,9 @@ def size_of(prompt: Prompt, raw: bytes) -> int:
     return len(raw) if tokens is None else tokens * _BYTES_PER_TOKEN
 
 
-def _explain(problem: str) -> InvalidRequest:
+def explain_mismatch(error: msgspec.ValidationError) -> InvalidRequest:
     """msgspec's `Expected `str`, got `int` - at `$.messages[0].content`` in the wire's words."""
+    problem = str(error)
     place = _AT.search(problem)
     path = place.group(1) if place else ""
     reason = problem[: place.start()] if place else problem

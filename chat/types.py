@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from chat.errors import GatewayError
 from chat.prompts import Prompt, require_one_kind
 
 Wire = Literal["openai", "anthropic", "ollama"]
@@ -77,6 +78,8 @@ class ChunkChoice(Struct, gc=False):
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: Any = None
+    stop_reason: Any = UNSET
+    """The stop string that ended the answer, as vLLM tells it beside the finish reason."""
 
 
 class ChatChunk(Struct, omit_defaults=True, gc=False):
@@ -358,6 +361,10 @@ class ChatRequest:
     """Headers of the caller that are part of its wire (`anthropic-beta`), names in lower case."""
     dropped: set[str] = field(default_factory=set)
     """Fields an adapter could not pass on; the caller is told."""
+    native_only: GatewayError | None = None
+    """Why only an upstream on the caller's wire can serve this, where `body` cannot say it all."""
+    native_throughout: bool = False
+    """Whether what follows depends on who answers, so that no target may be on another wire."""
 
     @property
     def model(self) -> str | None:

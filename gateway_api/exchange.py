@@ -196,6 +196,10 @@ class Exchange:
         output = -(-self.text_bytes // BYTES_PER_TOKEN)
         return TokenCounts(input=estimate_prompt(self.call.request), output=output), True
 
+    def counts(self) -> TokenCounts:
+        """The tokens of an answer that came to its end, estimated where nobody counted."""
+        return self._counts("success")[0]
+
     def headers(self) -> list[tuple[str, str]]:
         """What an answer says about how it came to be."""
         target = self.dispatch.target

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
-from chat.errors import ServiceUnavailable
-from chat.types import Batch, Reply
+from chat.errors import GatewayError, ServiceUnavailable
+from chat.types import Batch, ChatRequest, Reply
 from gateway_api.exchange import Call, Exchange, estimate_prompt
 from keys.limits import admit
 from providers import snapshot
 from providers.adapters.base import ChatAdapter
 from providers.dispatch import Dispatch
 from providers.http import HttpClient
-from providers.routing import Plan, find_plan
+from providers.routing import Plan, find_plan, speaking
 from providers.snapshot import Snapshot
 from usage.journal import Journal
 
@@ -21,10 +21,14 @@ from usage.journal import Journal
 async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
-    configuration = configuration_in_force()
-    may_use = call.caller.may_use
-    plan = await find_plan(configuration, call.request.model, may_use=may_use, http=http)
-    return admitted(call, plan, configuration, http=http, journal=journal)
+    return admitted(call, await _find_upstreams(call, http), journal=journal)
+
+
+def admitted(call: Call, dispatch: Dispatch, *, journal: Journal) -> Exchange:
+    """The call, counted against its key's limits and ready to be made. Raises RateLimited."""
+    most_output = max(0, call.request.max_output_tokens or 0)
+    admission = admit(call.caller, tokens=estimate_prompt(call.request) + most_output)
+    return Exchange(call, dispatch.plan, admission, dispatch, journal)
 
 
 def configuration_in_force() -> Snapshot:
@@ -39,15 +43,32 @@ def configuration_in_force() -> Snapshot:
     return configuration
 
 
-def admitted(
-    call: Call, plan: Plan, configuration: Snapshot, *, http: HttpClient, journal: Journal
-) -> Exchange:
-    """The call, counted against its key's limits and ready to be made. Raises RateLimited."""
-    request = call.request
-    most_output = max(0, request.max_output_tokens or 0)
-    admission = admit(call.caller, tokens=estimate_prompt(request) + most_output)
-    dispatch = Dispatch(configuration, http, plan, request)
-    return Exchange(call, plan, admission, dispatch, journal)
+async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
+    configuration = configuration_in_force()
+    caller, request = call.caller, call.request
+    plan = await find_plan(configuration, request.model, may_use=caller.may_use, http=http)
+    if isinstance(request, ChatRequest) and request.native_only is not None:
+        plan = _native_part(plan, request, otherwise=request.native_only)
+    return Dispatch(configuration, http, plan, request)
+
+
+def _native_part(plan: Plan, request: ChatRequest, *, otherwise: GatewayError) -> Plan:
+    native = speaking(plan, request.wire)
+    if native is None or (request.native_throughout and native.targets != plan.targets):
+        raise otherwise
+    return native
+
+
+async def count_tokens(call: Call, *, http: HttpClient) -> tuple[Reply | None, Dispatch]:
+    """The count of a prompt by its upstream, None where that does not count, and who was asked.
+    Raises GatewayError. Nothing is inferred, so the ledger knows nothing; the key's limit of
+    requests does."""
+    dispatch = await _find_upstreams(call, http)
+    admission = admit(call.caller, tokens=0)
+    try:
+        return await dispatch.count_tokens(), dispatch
+    finally:
+        admission.settle(0)
 
 
 async def complete(exchange: Exchange) -> Reply:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
+from gateway_api.anthropic.views import (
+    CountTokensView,
+    MessagesView,
+    UnknownMessagesAddressView,
+)
 from gateway_api.native.health import LiveView, ReadyView
 from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
@@ -53,6 +58,10 @@ urlpatterns = [
     path("v1/providers", ProvidersView.as_view()),
     path("v1/providers/test", ProviderTestView.as_view()),
     path("v1/providers/<str:name>/models", ProviderModelsView.as_view()),
+    path("v1/messages", MessagesView.as_view()),
+    path("v1/messages/count_tokens", CountTokensView.as_view()),
+    path("v1/messages/", UnknownMessagesAddressView.as_view()),
+    path("v1/messages/<path:rest>", UnknownMessagesAddressView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("livez", LiveView.as_view()),

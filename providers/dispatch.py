@@ -61,6 +61,13 @@ class Dispatch:
         chat = self._chat()
         return await self.answer(lambda adapter: adapter.complete(chat))
 
+    async def count_tokens(self) -> Reply | None:
+        """The count of a prompt on Anthropic's wire by the first target that answers; None where it
+        does not count. Raises GatewayError."""
+        chat = self._chat()
+        body, headers = chat.native or {}, chat.native_headers
+        return await self.answer(lambda adapter: adapter.count_tokens(body, headers))
+
     def stream(self) -> Stream:
         """The chat completion as it comes, see `batches`."""
         chat = self._chat()

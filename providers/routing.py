@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 
 from chat.errors import InvalidRequest, ModelNotFound
+from chat.types import Wire
 from providers import discovery, listings
 from providers.http import HttpClient
+from providers.registry import adapter_class
 from providers.snapshot import Snapshot, Target
 
 MayUse = Callable[[str], bool]
@@ -52,6 +54,17 @@ def resolve(snapshot: Snapshot, model: str | None, *, may_use: MayUse) -> Plan:
     if plan is None or not may_use(plan.model):
         raise _not_found(snapshot, name, may_use)
     return plan
+
+
+def speaking(plan: Plan, wire: Wire) -> Plan | None:
+    """The part of a plan whose upstreams speak this wire themselves; None when none does."""
+    targets = tuple(target for target in plan.targets if _speaks(target, wire))
+    return replace(plan, targets=targets) if targets else None
+
+
+def _speaks(target: Target, wire: Wire) -> bool:
+    adapter = adapter_class(target.provider.kind)
+    return adapter is not None and adapter.wire == wire
 
 
 def _find(snapshot: Snapshot, name: str) -> Plan | None:

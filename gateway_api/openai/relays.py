@@ -21,6 +21,7 @@ from gateway_api.openai.relay_schema import described
 from gateway_api.relaying import relay
 from gateway_api.resources import http_client, journal
 from gateway_api.uploads import FormUpload
+from providers.dispatch import Dispatch
 from providers.relaying import find_relay_plan, unsupported
 
 _ID = re.compile(r"[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199}")
@@ -74,7 +75,8 @@ class RelayView(AsyncAPIView):
         plan = await find_relay_plan(
             configuration, asked, provider=_named_provider(request), rights=self.caller, http=http
         )
-        exchange = pipeline.admitted(call, plan, configuration, http=http, journal=journal())
+        dispatch = Dispatch(configuration, http, plan, asked)
+        exchange = pipeline.admitted(call, dispatch, journal=journal())
         try:
             return await relay(exchange, asked)
         except UnsupportedEndpoint:  # a server of an unknown make, which was asked to find out

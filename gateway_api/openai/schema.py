@@ -13,19 +13,23 @@ from chat.types import ChatParams, EmbeddingsParams
 
 
 def inlined_schema(type_: type) -> dict[str, Any]:
-    """A JSON Schema without references to elsewhere, as drf-spectacular takes raw schemas."""
+    """A JSON Schema without references to elsewhere, as drf-spectacular takes raw schemas. A type
+    within itself is any object there."""
     (schema,), components = msgspec.json.schema_components([type_], ref_template="{name}")
     inlined: dict[str, Any] = _inline(schema, components)
     return inlined
 
 
-def _inline(node: Any, components: dict[str, Any]) -> Any:
+def _inline(node: Any, components: dict[str, Any], above: tuple[str, ...] = ()) -> Any:
     if isinstance(node, dict):
-        if "$ref" in node:
-            return _inline(components[node["$ref"]], components)
-        return {name: _inline(value, components) for name, value in node.items()}
+        name = node.get("$ref")
+        if name in above:
+            return {"type": "object"}
+        if name is not None:
+            return _inline(components[name], components, (*above, name))
+        return {name: _inline(value, components, above) for name, value in node.items()}
     if isinstance(node, list):
-        return [_inline(value, components) for value in node]
+        return [_inline(value, components, above) for value in node]
     return node
 
 

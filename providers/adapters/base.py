@@ -63,6 +63,11 @@ class ChatAdapter(ABC):
     async def list_models(self) -> list[ModelInfo]:
         """The models this upstream offers to this credential."""
 
+    async def count_tokens(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply | None:
+        """What Anthropic's `POST /v1/messages/count_tokens` answers to this body and these headers
+        of its wire; None where the upstream does not speak it."""
+        return None
+
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         """Embeddings in the OpenAI shape, as floats or base64 as the request says (its absence
         means floats, or on the same wire whatever the upstream takes it to mean). Raises

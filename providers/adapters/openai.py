@@ -20,6 +20,7 @@ from chat.relays import NEVER_FORWARDED, Relay, RelayRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Usage
 from providers.adapters.base import ChatAdapter, Endpoint
+from providers.adapters.openai_dialect import narrow
 from providers.adapters.openai_embeddings import read_embeddings
 from providers.adapters.openai_errors import error_from_reply, error_in_band
 from providers.adapters.openai_models import MAX_LISTING, read_models
@@ -67,6 +68,8 @@ class OpenAIAdapter(ChatAdapter):
     relays: ClassVar[frozenset[Relay]] = frozenset(
         ("moderations", "images", "audio", "files", "batches")
     )
+    takes_extensions: ClassVar[bool] = False
+    """Whether fields of other wires (marks for a cache, thoughts) may stand in a request."""
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
         super().__init__(endpoint, http)
@@ -82,7 +85,10 @@ class OpenAIAdapter(ChatAdapter):
 
     def payload(self, request: ChatRequest) -> dict[str, Any]:
         """The body that goes upstream."""
-        return self._with_usage(request, self._forwarded(request))
+        body = self._forwarded(request)
+        if request.wire != self.wire and not self.takes_extensions:
+            narrow(body, request.dropped)
+        return self._with_usage(request, body)
 
     def _with_usage(
         self, request: ChatRequest | TextRequest, body: dict[str, Any]
@@ -339,6 +345,7 @@ class OpenAICompatibleAdapter(OpenAIAdapter):
     default_base_url: ClassVar[str | None] = None
     needs_key = False
     relays = OpenAIAdapter.relays | {"rerank"}
+    takes_extensions = True
 
 
 class LMStudioAdapter(OpenAICompatibleAdapter):

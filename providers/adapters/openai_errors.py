@@ -100,13 +100,15 @@ def _build(
             message, upstream_status=400, code="context_length_exceeded", param="input"
         )
     if 400 <= status < 500:
-        return UpstreamRejected(
+        rejected = UpstreamRejected(
             message or f"The provider rejected the request (status {status}).",
             upstream_status=status,
             error_type=_text(fields.get("type")) or None,
             code=code or ("model_not_found" if status == 404 else None),
             param=_text(fields.get("param")) or None,
         )
+        rejected.details = _details(fields.get("details"), endpoint)
+        return rejected
     failed = UpstreamFailed(
         message or f"The provider failed (status {status}).",
         retryable=status >= 500,
@@ -118,6 +120,16 @@ def _build(
 def _with_status(error: UpstreamError, status: int) -> UpstreamError:
     error.upstream_status = status
     return error
+
+
+def _details(details: Any, endpoint: Endpoint) -> dict[str, Any] | None:
+    if not isinstance(details, dict):
+        return None
+    try:
+        cleaned: dict[str, Any] = orjson.loads(redact(orjson.dumps(details).decode(), endpoint))
+    except orjson.JSONDecodeError:
+        return None  # something like a secret stood where only a part of it could be cut out
+    return cleaned
 
 
 def _text(value: Any) -> str:

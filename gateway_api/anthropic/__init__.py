@@ -1,0 +1,1 @@
+"""The Anthropic wire: `/v1/messages`, for every provider."""
