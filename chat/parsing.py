@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
 
 from chat.errors import InvalidRequest
 from chat.types import ChatParams, ChatRequest
+
+T = TypeVar("T")
 
 _AT = re.compile(r" - at `\$?\.?(.*)`$")
 _MISSING = re.compile(r"required field `(\w+)`")
@@ -63,11 +65,15 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_chat_request(raw: bytes) -> ChatRequest:
     """A chat completion request on the OpenAI wire. Raises InvalidRequest naming `param`."""
     body = parse_object(raw)
+    return ChatRequest(params=convert(body, ChatParams), body=body, size=len(raw))
+
+
+def convert(body: dict[str, Any], type_: type[T]) -> T:
+    """The fields of a body as a struct. Raises InvalidRequest naming `param`."""
     try:
-        params = msgspec.convert(body, ChatParams)
+        return msgspec.convert(body, type_)
     except msgspec.ValidationError as error:
         raise explain_mismatch(error) from None
-    return ChatRequest(params=params, body=body, size=len(raw))
 
 
 def explain_mismatch(error: msgspec.ValidationError) -> InvalidRequest:

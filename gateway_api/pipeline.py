@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from chat.errors import ServiceUnavailable
 from chat.types import Batch, Reply
@@ -11,20 +11,25 @@ from keys.limits import admit
 from providers import snapshot
 from providers.dispatch import Dispatch
 from providers.http import HttpClient
-from providers.routing import find_plan, speaking
+from providers.routing import Plan, find_plan, speaking
 from usage.journal import Journal
 
+Narrow = Callable[[Plan], Plan]
+"""What leaves targets of a plan out; raises GatewayError when none is left."""
 
-async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
+
+async def begin(
+    call: Call, *, http: HttpClient, journal: Journal, narrow: Narrow | None = None
+) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
     caller, request = call.caller, call.request
-    dispatch = await _find_upstreams(call, http)
+    dispatch = await _find_upstreams(call, http, narrow)
     admission = admit(caller, tokens=estimate_prompt(request) + (request.max_output_tokens or 0))
     return Exchange(call, dispatch.plan, admission, dispatch, journal)
 
 
-async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
+async def _find_upstreams(call: Call, http: HttpClient, narrow: Narrow | None = None) -> Dispatch:
     configuration = snapshot.current()
     if configuration is snapshot.EMPTY:
         raise ServiceUnavailable(
@@ -34,7 +39,9 @@ async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
         )
     caller, request = call.caller, call.request
     plan = await find_plan(configuration, request.params.model, may_use=caller.may_use, http=http)
-    if request.native_only is not None:
+    if narrow is not None:
+        plan = narrow(plan)
+    elif request.native_only is not None:
         native = speaking(plan, request.wire)
         if native is None or (request.native_throughout and native.targets != plan.targets):
             raise request.native_only

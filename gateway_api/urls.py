@@ -16,6 +16,12 @@ from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.openai.chat import ChatCompletionsView
 from gateway_api.openai.models import ModelsView, ModelView
+from gateway_api.openai.responses.views import (
+    CancelResponseView,
+    InputItemsView,
+    ResponsesView,
+    StoredResponseView,
+)
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
@@ -28,6 +34,10 @@ urlpatterns = [
     path("v1/messages/count_tokens", CountTokensView.as_view()),
     path("v1/messages/", UnknownMessagesAddressView.as_view()),
     path("v1/messages/<path:rest>", UnknownMessagesAddressView.as_view()),
+    path("v1/responses", ResponsesView.as_view()),
+    path("v1/responses/<str:response_id>", StoredResponseView.as_view()),
+    path("v1/responses/<str:response_id>/input_items", InputItemsView.as_view()),
+    path("v1/responses/<str:response_id>/cancel", CancelResponseView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("livez", LiveView.as_view()),

@@ -58,6 +58,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "providers",
     "keys",
+    "sessions_app",
     "usage",
     "gateway_api",
     "gateway_site",

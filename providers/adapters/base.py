@@ -45,6 +45,12 @@ class ChatAdapter(ABC):
         self.endpoint = endpoint
         self.http = http
 
+    @classmethod
+    def speaks_responses(cls, options: Mapping[str, Any]) -> bool:
+        """Whether upstreams of a row with these options have OpenAI's Responses API, so that a
+        request on the wire `responses` may pass through."""
+        return False
+
     @abstractmethod
     async def complete(self, request: ChatRequest) -> Reply:
         """The whole answer in one piece."""

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
 
 import msgspec
 import orjson
 
-from chat.errors import GatewayError, UpstreamError, UpstreamFailed
+from chat.errors import GatewayError, UnsupportedEndpoint, UpstreamError, UpstreamFailed
 from chat.folding import unfold
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Usage
+from providers.adapters import openai_responses
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_dialect import narrow
 from providers.adapters.openai_errors import error_from_reply, error_in_band
@@ -33,6 +35,8 @@ NEVER_FORWARDED = frozenset({"api_key", "api_base", "base_url"})
 """Other gateways' fields for where and as whom to ask: a caller's must never meet ours (M43)."""
 
 _END_GRACE_S = 0.5
+_ASK_AGAIN_AFTER_S = 300.0
+"""For so long an upstream that turned out to lack the Responses API is not asked for it again."""
 
 
 class _Message(msgspec.Struct):
@@ -67,6 +71,7 @@ class OpenAIAdapter(ChatAdapter):
         self._chat_url = f"{base}/chat/completions"
         self._models_url = f"{base}/models"
         self._headers = {"content-type": "application/json"}
+        self._without_responses_until = 0.0
         if endpoint.api_key:
             self._headers["authorization"] = f"Bearer {endpoint.api_key}"
 
@@ -83,7 +88,17 @@ class OpenAIAdapter(ChatAdapter):
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return body
 
+    @classmethod
+    def speaks_responses(cls, options: Mapping[str, Any]) -> bool:
+        return options.get("responses", cls.kind == "openai") is True
+
     async def complete(self, request: ChatRequest) -> Reply:
+        native = await self._ask_responses(request)
+        if native is not None:
+            try:
+                return openai_responses.read_response(await native.read(), self.endpoint)
+            finally:
+                native.close()
         reply = await self._post(request)
         try:
             return read_completion(await reply.read(), self.endpoint)
@@ -91,6 +106,18 @@ class OpenAIAdapter(ChatAdapter):
             reply.close()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        native = await self._ask_responses(request)
+        if native is not None:
+            try:
+                async with contextlib.aclosing(
+                    openai_responses.read_batches(native, self.endpoint)
+                ) as typed:
+                    async for events in typed:
+                        yield events
+                await read_end(native)
+            finally:
+                native.close()
+            return
         reply = await self._post(request)
         try:
             if (reply.headers.get("content-type") or "").startswith("application/json"):
@@ -113,6 +140,41 @@ class OpenAIAdapter(ChatAdapter):
                 yield batch
         finally:
             reply.close()
+
+    async def _ask_responses(self, request: ChatRequest) -> HttpReply | None:
+        """The reply of the upstream's own Responses API to a request on that wire; None where the
+        chat completions have to serve it."""
+        native = request.native
+        if request.wire != "responses" or native is None:
+            return None
+        if not self.speaks_responses(self.endpoint.options) or self._lacks_responses():
+            require_translatable(request)
+            return None
+        body = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
+        body["model"] = self.endpoint.model
+        reply = await self.http.request(
+            "POST",
+            f"{self._chat_url.removesuffix('/chat/completions')}/responses",
+            headers=self._headers,
+            body=orjson.dumps(body),
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status == 200:
+            return reply
+        told = await openai_responses.read_error(reply)
+        if openai_responses.is_missing_endpoint(reply.status, told):
+            self._without_responses_until = time.monotonic() + _ASK_AGAIN_AFTER_S
+            require_translatable(request)
+            return None
+        raise error_from_reply(
+            reply.status,
+            told,
+            retry_after=reply.headers.get("retry-after"),
+            endpoint=self.endpoint,
+        )
+
+    def _lacks_responses(self) -> bool:
+        return time.monotonic() < self._without_responses_until
 
     async def _post(self, request: ChatRequest) -> HttpReply:
         reply = await self.http.request(
@@ -150,6 +212,15 @@ class OpenAIAdapter(ChatAdapter):
             return read_models(await reply.read(limit=MAX_LISTING))
         finally:
             reply.close()
+
+
+def require_translatable(request: ChatRequest) -> None:
+    """Raises UnsupportedEndpoint for a request only the caller's own wire can say."""
+    if request.native_only:
+        raise UnsupportedEndpoint(
+            "The provider has no Responses API of its own, and this request cannot be said as a "
+            "chat completion."
+        )
 
 
 async def read_end(reply: HttpReply) -> None:
