@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.4
 """A cancellation on another worker takes effect within this, and a database's answer."""
 
+STOP_WITHIN_S = 5.0
+
 Name = tuple[str, str]
 """A response's owner and id."""
 
@@ -54,6 +56,14 @@ def stop(owner: str, response_id: str) -> None:
     """Ends the task that makes a response, where it is this worker's."""
     if (task := _tasks.get((owner, response_id))) is not None:
         task.cancel()
+
+
+async def stop_all() -> None:
+    """Ends every task of this worker, which is stopping; their responses say so."""
+    for task in (tasks := list(_tasks.values())):
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=STOP_WITHIN_S)
 
 
 async def _make(turn: Turn) -> None:
