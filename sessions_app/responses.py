@@ -96,7 +96,7 @@ def queue(kept: Kept) -> None:
 
 def _columns(kept: Kept) -> dict[str, Any]:
     return {
-        "status": kept.body.get("status") or ResponseStatus.COMPLETED,
+        "status": _status(kept.body.get("status")),
         "model": kept.model.replace("\0", "")[:300],
         "provider": kept.provider,
         "upstream_id": kept.upstream_id if is_id(kept.upstream_id) else "",
@@ -107,6 +107,10 @@ def _columns(kept: Kept) -> dict[str, Any]:
         "input": orjson.dumps(kept.input).decode(),
         "body": orjson.dumps(kept.body).decode(),
     }
+
+
+def _status(told: Any) -> str:
+    return told if told in ResponseStatus.values else ResponseStatus.COMPLETED
 
 
 def _chain(kept: Kept) -> str:

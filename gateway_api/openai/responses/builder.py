@@ -60,6 +60,7 @@ class ResponseBuilder:
         self._message: _Message | None = None
         self._thought: _Thought | None = None
         self._calls: dict[int, _Call] = {}
+        self._call_ids: set[str] = set()
 
     def begin(self) -> list[Event]:
         """The events before any output; once."""
@@ -312,7 +313,10 @@ class ResponseBuilder:
         return events
 
     def _open_call(self, call: _Call) -> list[Event]:
-        call.item["call_id"] = call.item["call_id"] or new_id("call")
+        # Two calls under one id could not be answered apart, and the SDK dies of them.
+        if call.item["call_id"] in self._call_ids | {""}:
+            call.item["call_id"] = new_id("call")
+        self._call_ids.add(call.item["call_id"])
         call.at = self._append(call.item)
         events = [self._added(call.at)]
         if call.arguments:

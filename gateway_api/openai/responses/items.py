@@ -22,7 +22,7 @@ _PREFIXES = {
     "function_call_output": "fco",
     "reasoning": "rs",
 }
-_MADE_BY_PROVIDER = frozenset({"reasoning", "compaction", "compaction_summary"})
+_MADE_BY_PROVIDER = ("reasoning", "compaction", "compaction_summary")
 
 
 def new_id(prefix: str) -> str:

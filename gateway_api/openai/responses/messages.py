@@ -89,7 +89,7 @@ class _Writer:
 
     def _add_message(self, item: Item, place: str) -> None:
         role = item.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise InvalidRequest(
                 f"Invalid value for '{place}.role': expected one of {', '.join(sorted(ROLES))}.",
                 param=f"{place}.role",
