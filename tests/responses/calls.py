@@ -9,6 +9,8 @@ from tests.gateway import KEY, Answered, Gateway
 from tests.upstream import Asked, Peer, Script
 
 OTHER_KEY = "gw-other-0123456789abcdef0123456789abcdef"
+LIMITED_KEY = "gw-limited-0123456789abcdef0123456789abcdef"
+"""One request at a time."""
 MODEL = "scripted/gpt-4o-mini"
 NATIVE = "native/gpt-4o-mini"
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import spare_database
 from tests.gateway import KEY, Gateway, configuration
-from tests.responses.calls import OTHER_KEY
+from tests.responses.calls import LIMITED_KEY, OTHER_KEY
 from tests.upstream import Upstream, scripted_upstream, silence
 
 
@@ -34,7 +34,10 @@ def responses_configuration(base_url: str) -> dict[str, Any]:
             ("twins", ("native2", "native")),
         )
     ]
-    settings["keys"].append({"name": "other", "secret": OTHER_KEY, "admin": True})
+    settings["keys"] += [
+        {"name": "other", "secret": OTHER_KEY, "admin": True},
+        {"name": "limited", "secret": LIMITED_KEY, "max_parallel": 1},
+    ]
     return settings
 
 

@@ -12,9 +12,9 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai._types import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
-from openai._types import omit
 from pydantic import TypeAdapter
 
 from chat.errors import GatewayError

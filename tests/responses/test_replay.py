@@ -173,12 +173,12 @@ def add_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
         elif isinstance(delta.get(name), list):
             message[name] += text_of(delta[name])
     message["reasoning"] += delta.get("reasoning_content") or delta.get("reasoning") or ""
-    for at, call in enumerate(delta.get("tool_calls") or ()):
+    for at, each in enumerate(delta.get("tool_calls") or ()):
         known = message["tool_calls"].setdefault(
-            call.get("index", at), {"id": "", "function": {"name": "", "arguments": ""}}
+            each.get("index", at), {"id": "", "function": {"name": "", "arguments": ""}}
         )
-        known["id"] = known["id"] or call.get("id") or ""
-        function = call.get("function") or {}
+        known["id"] = known["id"] or each.get("id") or ""
+        function = each.get("function") or {}
         known["function"]["name"] = known["function"]["name"] or function.get("name") or ""
         known["function"]["arguments"] += function.get("arguments") or ""
 
