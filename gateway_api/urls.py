@@ -16,6 +16,11 @@ from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.openai.chat import ChatCompletionsView
 from gateway_api.openai.models import ModelsView, ModelView
+from gateway_api.openai.responses.conversation_views import (
+    ConversationItemsView,
+    ConversationsView,
+    ConversationView,
+)
 from gateway_api.openai.responses.views import (
     CancelResponseView,
     InputItemsView,
@@ -38,6 +43,9 @@ urlpatterns = [
     path("v1/responses/<str:response_id>", StoredResponseView.as_view()),
     path("v1/responses/<str:response_id>/input_items", InputItemsView.as_view()),
     path("v1/responses/<str:response_id>/cancel", CancelResponseView.as_view()),
+    path("v1/conversations", ConversationsView.as_view()),
+    path("v1/conversations/<str:conversation_id>", ConversationView.as_view()),
+    path("v1/conversations/<str:conversation_id>/items", ConversationItemsView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("livez", LiveView.as_view()),

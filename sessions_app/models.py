@@ -75,8 +75,14 @@ class StoredResponse(models.Model):
         ]
         indexes = [
             models.Index(fields=["owner", "chain"], name="response_chain"),
+            models.Index(fields=["response_id"], name="response_id_anybodys"),
             models.Index(
-                fields=["owner", "conversation"],
+                fields=["upstream_id"],
+                name="response_upstream_id",
+                condition=~models.Q(upstream_id=""),
+            ),
+            models.Index(
+                fields=["conversation", "owner"],
                 name="response_conversation",
                 condition=~models.Q(conversation=""),
             ),
@@ -107,9 +113,47 @@ class StoredResponse(models.Model):
 
     def read_items(self) -> list[dict[str, Any]]:
         """What it adds to the history of those that follow: its input, then its output."""
+        return [*self.read_input(), *self.read_output()]
+
+    def read_output(self) -> list[dict[str, Any]]:
+        """The items of the answer."""
         output = self.read_body().get("output")
         items = output if isinstance(output, list) else []
-        return [*self.read_input(), *(item for item in items if isinstance(item, dict))]
+        return [item for item in items if isinstance(item, dict)]
+
+
+class Conversation(models.Model):
+    """A conversation that was made before anything was said in it: what responses name by
+    `conversation`. Its turns are the stored responses of that name; one that was never made is
+    made by its first response, and has no row."""
+
+    owner = models.CharField("key", max_length=100)
+    conversation_id = models.CharField(max_length=200)
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    metadata = models.TextField(default="{}")
+    items = models.TextField(default="[]", help_text="What it began with.")
+
+    objects: models.Manager[Conversation] = models.Manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["owner", "conversation_id"], name="conversation_of_owner"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.conversation_id
+
+    def read_items(self) -> list[dict[str, Any]]:
+        """The items it began with."""
+        items: list[dict[str, Any]] = orjson.loads(self.items)
+        return items
+
+    def read_metadata(self) -> dict[str, str]:
+        metadata: dict[str, str] = orjson.loads(self.metadata)
+        return metadata
 
 
 class StoredItem(models.Model):

@@ -7,6 +7,7 @@ An id a caller names is looked up among that caller's own rows, or not at all.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,14 +15,16 @@ from typing import Any
 
 import orjson
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
-from sessions_app.models import ACTIVE, ANSWERED, ResponseStatus, StoredItem, StoredResponse
+from sessions_app.models import ACTIVE, ResponseStatus, StoredItem, StoredResponse
 
 HEARTBEAT_S = 2.0
 ABANDONED_AFTER_S = 15.0
 """A worker that gave no sign of life for so long is taken for dead; its responses have failed."""
 KEPT_DAYS = 30
+SWEEP_EVERY_S = 600.0
 _SWEEP_AT_ONCE = 500
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -74,12 +77,10 @@ def keep(kept: Kept) -> bool:
                 defaults=_columns(kept),
                 create_defaults={**_columns(kept), "chain": _chain(kept)},
             )
-        note_items(
-            kept.owner,
-            row.read_items(),
-            provider=kept.provider if kept.native else "",
-            response=row,
-        )
+        provider = kept.provider if kept.native else ""
+        note_items(kept.owner, row.read_output(), provider=provider, response=row)
+        _note_input(row)
+    _sweep_now_and_then()
     return True
 
 
@@ -142,6 +143,15 @@ def note_items(
     )
 
 
+def _note_input(row: StoredResponse) -> None:
+    """An item that came back to us stays where it was made."""
+    names = {item["id"] for item in row.read_input() if is_id(item.get("id"))}
+    StoredItem.objects.bulk_create(
+        [StoredItem(owner=row.owner, item_id=name, response=row) for name in names],
+        ignore_conflicts=True,
+    )
+
+
 def find(owner: str, response_id: str) -> StoredResponse:
     """Raises UnknownResponse."""
     if not is_id(response_id):
@@ -151,6 +161,13 @@ def find(owner: str, response_id: str) -> StoredResponse:
     if row is None:
         raise UnknownResponse(response_id)
     return row
+
+
+def is_known(response_id: str) -> bool:
+    """Whether anybody's response has this id, here or upstream."""
+    return StoredResponse.objects.filter(
+        Q(response_id=response_id) | Q(upstream_id=response_id)
+    ).exists()
 
 
 def forget(owner: str, response_id: str) -> None:
@@ -183,14 +200,6 @@ def chain_of(owner: str, response_id: str) -> list[StoredResponse]:
     if len(found) < len(path):
         raise UnknownResponse(next(name for name in path if name not in found))
     return [found[name] for name in reversed(path)]
-
-
-def conversation_of(owner: str, conversation: str) -> list[StoredResponse]:
-    """The answered responses of a conversation, the oldest first."""
-    rows = StoredResponse.objects.owned_by(owner).filter(
-        conversation=conversation, status__in=ANSWERED
-    )
-    return list(rows.order_by("created_at", "id"))
 
 
 def providers_of_items(owner: str, item_ids: Collection[str]) -> dict[str, str]:
@@ -265,6 +274,17 @@ def fail_abandoned() -> int:
             .update(status=ResponseStatus.FAILED, body=orjson.dumps(body).decode())
         )
     return failed
+
+
+def _sweep_now_and_then() -> None:
+    global _next_sweep
+    now = time.monotonic()
+    if now >= _next_sweep:
+        _next_sweep = now + SWEEP_EVERY_S
+        forget_old()
+
+
+_next_sweep = 0.0
 
 
 def forget_old() -> None:

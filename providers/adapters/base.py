@@ -51,6 +51,11 @@ class ChatAdapter(ABC):
         request on the wire `responses` may pass through."""
         return False
 
+    async def forget_response(self, response_id: str) -> None:
+        """Deletes a response the upstream keeps. Raises UpstreamError, and UnsupportedEndpoint
+        where the kind keeps none."""
+        raise UnsupportedEndpoint(f"Providers of the kind {self.kind} keep no responses.")
+
     @abstractmethod
     async def complete(self, request: ChatRequest) -> Reply:
         """The whole answer in one piece."""

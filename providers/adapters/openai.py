@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import msgspec
 import orjson
@@ -35,6 +36,8 @@ NEVER_FORWARDED = frozenset({"api_key", "api_base", "base_url"})
 """Other gateways' fields for where and as whom to ask: a caller's must never meet ours (M43)."""
 
 _END_GRACE_S = 0.5
+_NOTHING_TO_FORGET = (400, 404, 405, 501)
+"""It is gone, or the upstream keeps none: what an unknown id is answered with differs."""
 _ASK_AGAIN_AFTER_S = 300.0
 """For so long an upstream that turned out to lack the Responses API is not asked for it again."""
 
@@ -154,7 +157,7 @@ class OpenAIAdapter(ChatAdapter):
         body["model"] = self.endpoint.model
         reply = await self.http.request(
             "POST",
-            f"{self._chat_url.removesuffix('/chat/completions')}/responses",
+            self._responses_url,
             headers=self._headers,
             body=orjson.dumps(body),
             timeouts=self.endpoint.timeouts,
@@ -172,6 +175,21 @@ class OpenAIAdapter(ChatAdapter):
             retry_after=reply.headers.get("retry-after"),
             endpoint=self.endpoint,
         )
+
+    @property
+    def _responses_url(self) -> str:
+        return f"{self._chat_url.removesuffix('/chat/completions')}/responses"
+
+    async def forget_response(self, response_id: str) -> None:
+        reply = await self.http.request(
+            "DELETE",
+            f"{self._responses_url}/{quote(response_id, safe='')}",
+            headers=self._headers,
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status >= 300 and reply.status not in _NOTHING_TO_FORGET:
+            raise await self._error(reply)
+        reply.close()
 
     def _lacks_responses(self) -> bool:
         return time.monotonic() < self._without_responses_until

@@ -89,7 +89,7 @@ def test_staff_without_a_permission_see_no_page(
 def test_a_reader_reads_and_nothing_else(
     client_with: ClientWith, pages: dict[str, dict[str, str]], name: str
 ) -> None:
-    app, _, model = name.partition("_")
+    app, _, model = name.rpartition("_")
     client = client_with(f"{app}.view_{model}")
     statuses = {kind: client.get(path).status_code for kind, path in pages[name].items()}
     expected = {"list": 200, "change": 200, "history": 200, "add": 403, "delete": 403}

@@ -88,7 +88,6 @@ WRONG_PLACES: list[tuple[str, dict[str, Any]]] = [
     ("text.format.schema", {"input": "x", "text": {"format": {"type": "json_schema"}}}),
     ("input", {}),
     ("input", {"input": []}),
-    ("previous_response_id", {"input": "x", "previous_response_id": "resp_nobody_knows"}),
     ("previous_response_id", {"input": "x", "previous_response_id": "a\0b"}),
     ("conversation", {"input": "x", "conversation": "a\0b"}),
     ("conversation", {"input": "x", "conversation": "c", "previous_response_id": "r"}),
@@ -97,6 +96,7 @@ WRONG_PLACES: list[tuple[str, dict[str, Any]]] = [
     ("stream", {"input": "x", "background": True, "stream": True}),
 ]
 ONLY_NATIVE: list[tuple[str, dict[str, Any]]] = [
+    ("previous_response_id", {"input": "x", "previous_response_id": "resp_nobody_knows"}),
     ("input[0]", {"input": [CALL]}),
     ("input[0]", {"input": [RESULT]}),
     ("input[0]", item(type="web_search_call", id="ws_1", status="completed")),

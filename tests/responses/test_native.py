@@ -357,3 +357,57 @@ def test_conversations_are_the_gateways_own(served: Gateway, upstream: Upstream)
     assert len(sent["input"]) == 3
     told = [each["response"]["conversation"] for each in events if "response" in each]
     assert told == [{"id": "conv_native"}] * 3
+
+
+# --- what a provider keeps ----------------------------------------------------------------------
+
+CONVERSATION = "conv_" + "0a" * 24
+
+
+def test_an_id_nobody_here_knows_is_the_providers_to_know(
+    served: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = whole(
+        200, response(id="resp_after_direct", previous_response_id="resp_direct")
+    )
+    body = {"model": NATIVE, "input": "x", "previous_response_id": "resp_direct"}
+    answered = call(served, "POST", "", body)
+    assert answered.json() == response(id="resp_after_direct", previous_response_id="resp_direct")
+    assert upstream.asked[-1].json()["previous_response_id"] == "resp_direct"
+    upstream.asked = []
+    for model in (MODEL, "twins"):  # nobody would have it, or nobody knows who
+        assert call(served, "POST", "", {**body, "model": model}).status == 400
+    assert upstream.asked == []
+
+
+def test_a_conversation_a_provider_keeps_goes_on_there_and_only_for_its_key(
+    served: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = whole(200, response(id="resp_kept_1", conversation={"id": CONVERSATION}))
+    body = {"model": NATIVE, "input": "x", "conversation": {"id": CONVERSATION}}
+    for _ in range(2):
+        assert call(served, "POST", "", body).json()["conversation"] == {"id": CONVERSATION}
+        assert upstream.asked[-1].json() == {**body, "model": "gpt-4o-mini"}
+    upstream.asked = []
+    theirs = call(served, "POST", "", body, key=OTHER_KEY)
+    assert (theirs.status, theirs.json()["error"]["param"]) == (404, "conversation")
+    unknown = {**body, "model": MODEL, "conversation": "conv_" + "0b" * 24}
+    assert call(served, "POST", "", unknown).status == 404
+    assert upstream.asked == []
+
+
+def test_deleting_a_response_deletes_it_at_its_provider(
+    served: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = whole(200, response(id="resp_to_delete"))
+    create(served, model=NATIVE)
+    upstream.script = whole(500, {"error": {"message": "not now"}})
+    assert call(served, "DELETE", "/resp_to_delete").status == 502
+    assert call(served, "GET", "/resp_to_delete").status == 200
+    upstream.script = whole(200, {"deleted": True})
+    assert call(served, "DELETE", "/resp_to_delete").status == 200
+    assert (upstream.asked[-1].method, upstream.asked[-1].path) == (
+        "DELETE",
+        "/v1/responses/resp_to_delete",
+    )
+    assert call(served, "GET", "/resp_to_delete").status == 404

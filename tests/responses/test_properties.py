@@ -20,10 +20,11 @@ from pydantic import TypeAdapter
 from chat.errors import GatewayError
 from chat.types import ChatChunk, ChunkChoice, Delta, FunctionDelta, ToolCallDelta, Usage
 from gateway_api.openai.responses.builder import ResponseBuilder
-from gateway_api.openai.responses.context import Context, prepare
+from gateway_api.openai.responses.context import Context
 from gateway_api.openai.responses.items import read_input, with_ids
 from gateway_api.openai.responses.messages import Untranslatable, messages_from
 from gateway_api.openai.responses.params import ResponsesParams, parse_responses_request
+from gateway_api.openai.responses.prepared import prepare
 from gateway_api.openai.responses.resource import response_object
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_responses import ResponsesReader

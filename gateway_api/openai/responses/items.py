@@ -30,13 +30,13 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
-def read_input(value: str | list[Item] | None) -> list[Item]:
-    """The input as items, each with a type. Raises InvalidRequest naming the place."""
+def read_input(value: str | list[Item] | None, *, name: str = "input") -> list[Item]:
+    """The field `name` as items, each with a type. Raises InvalidRequest naming the place."""
     if value is None:
         return []
     if isinstance(value, str):
         return [{"type": "message", "role": "user", "content": value}]
-    return [_typed(item, f"input[{at}]") for at, item in enumerate(value)]
+    return [_typed(item, f"{name}[{at}]") for at, item in enumerate(value)]
 
 
 def _typed(item: Item, place: str) -> Item:

@@ -67,10 +67,47 @@ ITEMS = {
                 "has_more": {"type": "boolean"},
             },
         },
-        description="The items of the request itself, not of those before it.",
+        description="The items; of a response, those of its own request.",
     ),
     **_NOT_FOUND,
     **_REFUSED,
+}
+_CONVERSATION = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "conversation"},
+        "created_at": {"type": "integer"},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+CONVERSATION_REQUEST = {
+    "application/json": {
+        "type": "object",
+        "properties": {
+            "items": {"type": "array", "items": {"type": "object"}},
+            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        },
+    }
+}
+CONVERSATION = {
+    (200, "application/json"): OpenApiResponse(_CONVERSATION, description="The conversation."),
+    **_NOT_FOUND,
+    **_REFUSED,
+}
+CONVERSATION_DELETED = {
+    (200, "application/json"): OpenApiResponse(
+        {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string"},
+                "object": {"const": "conversation.deleted"},
+                "deleted": {"const": True},
+            },
+        },
+        description="It is gone; its responses stay, each by itself.",
+    ),
+    **_NOT_FOUND,
 }
 ITEM_PARAMETERS = [
     OpenApiParameter("limit", int, description="1 to 100; 20."),

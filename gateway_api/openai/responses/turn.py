@@ -19,8 +19,8 @@ from gateway_api import pipeline
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Exchange
 from gateway_api.openai.responses.builder import Event, ResponseBuilder
-from gateway_api.openai.responses.context import Prepared
 from gateway_api.openai.responses.items import made_by_provider, new_id, with_ids
+from gateway_api.openai.responses.prepared import Prepared
 from gateway_api.openai.responses.resource import failed, response_object
 from gateway_api.openai.responses.to_chat import left_out
 from providers.database import in_database
@@ -83,15 +83,13 @@ class Turn:
     def _amendments(self) -> dict[str, Any]:
         """What an upstream cannot know of a response: the conversation, and the response before
         it, where the history was given to it in full."""
-        params = self.prepared.asked.params
+        params, pinned = self.prepared.asked.params, self.prepared.pinned
         amendments: dict[str, Any] = {}
-        if params.conversation_id:
+        if params.conversation_id and not pinned:
             amendments["conversation"] = {"id": params.conversation_id}
-        previous = self.prepared.context.previous
-        if params.previous_response_id and previous is not None:
-            known_as = previous.upstream_id if self.prepared.pinned else ""
-            if known_as != params.previous_response_id:
-                amendments["previous_response_id"] = params.previous_response_id
+        known_as = self.prepared.context.kept_as if pinned else ""
+        if params.previous_response_id and params.previous_response_id != known_as:
+            amendments["previous_response_id"] = params.previous_response_id
         return amendments
 
     # --- streams ----------------------------------------------------------------------------------

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from django.http import QueryDict
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
@@ -16,16 +14,16 @@ from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView, read_json_body
 from gateway_api.exchange import Call
 from gateway_api.openai.responses import background, schema
-from gateway_api.openai.responses.context import Prepared, load_context, prepare
+from gateway_api.openai.responses.context import load_context
+from gateway_api.openai.responses.pages import page_of
 from gateway_api.openai.responses.params import parse_responses_request
+from gateway_api.openai.responses.prepared import Prepared, forget_upstream, prepare
 from gateway_api.openai.responses.turn import Turn
 from gateway_api.resources import http_client, journal
 from providers.database import in_database
 from sessions_app.models import StoredResponse
 from sessions_app.responses import UnknownResponse, cancel, find, forget
 
-MAX_ITEMS = 100
-DEFAULT_ITEMS = 20
 TAG = ["OpenAI wire"]
 
 
@@ -92,6 +90,8 @@ class StoredResponseView(AsyncAPIView):
         tags=TAG,
     )
     async def delete(self, request: Request, response_id: str) -> AnyAnswer:
+        row = await find_own(self.caller.name, response_id)
+        await forget_upstream(row, http_client())
         try:
             await in_database(forget, self.caller.name, response_id)
         except UnknownResponse:
@@ -111,25 +111,8 @@ class InputItemsView(AsyncAPIView):
         tags=TAG,
     )
     async def get(self, request: Request, response_id: str) -> AnyAnswer:
-        query = request.query_params
-        limit, order = _read_limit(query), query.get("order") or "desc"
-        if order not in ("asc", "desc"):
-            raise InvalidRequest("`order` must be asc or desc.", param="order")
         row = await find_own(self.caller.name, response_id)
-        items = row.read_input()
-        if order == "desc":
-            items.reverse()
-        items = _after(items, query.get("after"))
-        page = items[:limit]
-        return json_answer(
-            {
-                "object": "list",
-                "data": page,
-                "first_id": page[0]["id"] if page else None,
-                "last_id": page[-1]["id"] if page else None,
-                "has_more": len(items) > limit,
-            }
-        )
+        return json_answer(page_of(row.read_input(), request.query_params))
 
 
 class CancelResponseView(AsyncAPIView):
@@ -164,21 +147,3 @@ async def find_own(owner: str, response_id: str) -> StoredResponse:
 
 def not_found(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id[:200]}' not found.", param="response_id")
-
-
-def _read_limit(query: QueryDict) -> int:
-    value = query.get("limit")
-    if value is None:
-        return DEFAULT_ITEMS
-    if not re.fullmatch(r"[0-9]{1,4}", value, re.ASCII) or not 1 <= int(value) <= MAX_ITEMS:
-        raise InvalidRequest(f"`limit` must be a number from 1 to {MAX_ITEMS}.", param="limit")
-    return int(value)
-
-
-def _after(items: list[dict[str, Any]], after: str | None) -> list[dict[str, Any]]:
-    if not after:
-        return items
-    for at, item in enumerate(items):
-        if item["id"] == after:
-            return items[at + 1 :]
-    raise InvalidRequest("`after` is no item of this list.", param="after")
