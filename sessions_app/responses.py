@@ -211,7 +211,8 @@ def providers_of_items(owner: str, item_ids: Collection[str]) -> dict[str, str]:
 def find_items(owner: str, item_ids: Collection[str]) -> dict[str, dict[str, Any]]:
     """The items with these ids, as far as they are stored."""
     wanted = {each for each in item_ids if is_id(each)}
-    rows = StoredResponse.objects.owned_by(owner).filter(items__item_id__in=wanted).distinct()
+    places = StoredItem.objects.filter(owner=owner, item_id__in=wanted).values("response")
+    rows = StoredResponse.objects.owned_by(owner).filter(pk__in=places)
     return {
         item["id"]: item for row in rows for item in row.read_items() if item.get("id") in wanted
     }

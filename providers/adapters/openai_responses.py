@@ -198,7 +198,12 @@ class ResponsesReader:
             data = sse.data.strip()
             if self.done or data == b"[DONE]":
                 break
-            wire.append(self._read(data, sse.type, batch))
+            try:
+                wire.append(self._read(data, sse.type, batch))
+            except UpstreamError as error:
+                if not wire:
+                    raise
+                self.failure, self.done = error, True  # what came before it is given away first
         if not wire:
             return None
         batch.wire = b"".join(wire)

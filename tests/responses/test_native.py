@@ -177,7 +177,7 @@ def test_a_stream_cut_off_ends_in_an_error_event(served: Gateway, upstream: Upst
 def test_what_is_no_event_ends_the_stream_with_an_error(
     served: Gateway, upstream: Upstream, piece: bytes
 ) -> None:
-    upstream.script = streaming([*typed_events(response())[:5], piece], pause_s=0.02)
+    upstream.script = streaming([*typed_events(response())[:5], piece])
     answered = call(served, "POST", "", {"model": NATIVE, "input": "x", "stream": True})
     assert read_events(answered.body)[-1]["type"] == "error"
 

@@ -25,6 +25,7 @@ LOOK_EVERY_S = 0.4
 """A cancellation on another worker takes effect within this, and a database's answer."""
 
 STOP_WITHIN_S = 5.0
+STORE_AGAIN_AFTER_S = (0.5, 2.0, 8.0, 32.0)
 
 Name = tuple[str, str]
 """A response's owner and id."""
@@ -46,9 +47,7 @@ async def start(turn: Turn) -> dict[str, Any]:
     _tasks[name] = task
     task.add_done_callback(lambda _: _tasks.pop(name, None))
     if not _watchers:
-        watcher = asyncio.get_running_loop().create_task(_watch())
-        _watchers.add(watcher)
-        watcher.add_done_callback(_watchers.discard)
+        _watchers.add(asyncio.get_running_loop().create_task(_watch()))
     return body
 
 
@@ -70,6 +69,8 @@ async def _make(turn: Turn) -> None:
     try:
         if await in_database(begin, turn.owner, turn.response_id):
             await _store(turn, await _answer(turn))
+    except (DatabaseError, InterfaceError) as error:
+        logger.error("The response %s could not be begun: %s", turn.response_id, error)
     except asyncio.CancelledError:
         # Cancelled by its owner, and marked so already; or the server is stopping.
         cut_off = {"code": "server_error", "message": "The server stopped before this was done."}
@@ -93,10 +94,15 @@ async def _answer(turn: Turn) -> Kept:
 
 
 async def _store(turn: Turn, kept: Kept) -> None:
-    try:
-        await in_database(keep, kept)
-    except (DatabaseError, InterfaceError):
-        logger.exception("The background response %s could not be stored.", turn.response_id)
+    """The answer is paid for: a database that is away for a while is tried again."""
+    for pause in (*STORE_AGAIN_AFTER_S, None):
+        try:
+            await in_database(keep, kept)
+            return
+        except (DatabaseError, InterfaceError) as error:
+            logger.error("The response %s could not be stored: %s", turn.response_id, error)
+        if pause is not None:
+            await asyncio.sleep(pause)
 
 
 def _kept(turn: Turn, body: dict[str, Any]) -> Kept:
@@ -106,13 +112,16 @@ def _kept(turn: Turn, body: dict[str, Any]) -> Kept:
 
 
 async def _watch() -> None:
-    while _tasks:
-        await asyncio.sleep(LOOK_EVERY_S)
-        running = set(_tasks)
-        try:
-            wanted = await in_database(still_wanted, running)
-        except (DatabaseError, InterfaceError) as error:
-            logger.error("Background responses cannot be looked after now: %s", error)
-            continue
-        for name in running - wanted:
-            stop(*name)
+    try:
+        while _tasks:
+            await asyncio.sleep(LOOK_EVERY_S)
+            running = set(_tasks)
+            try:
+                wanted = await in_database(still_wanted, running)
+            except (DatabaseError, InterfaceError) as error:
+                logger.error("Background responses cannot be looked after now: %s", error)
+                continue
+            for name in running - wanted:
+                stop(*name)
+    finally:
+        _watchers.clear()  # in the same step as the last look at the tasks, or one may be missed

@@ -75,12 +75,12 @@ class ResponseBuilder:
 
     def add(self, chunks: Sequence[ChatChunk]) -> list[Event]:
         """What these chunks bring."""
+        if not self._begun and chunks and chunks[0].model:
+            self.response["model"] = chunks[0].model
         events = self.begin()
         for chunk in chunks:
             if chunk.usage is not None:
                 self.usage = chunk.usage
-            if chunk.model and not self._items:
-                self.response["model"] = chunk.model
             for choice in chunk.choices:
                 if choice.index == 0:
                     events += self._add_choice(choice)

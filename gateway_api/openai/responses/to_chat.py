@@ -47,7 +47,9 @@ def chat_body(params: ResponsesParams, items: list[Item], places: list[str]) -> 
     if params.instructions:
         messages.insert(0, {"role": "system", "content": params.instructions})
     if not messages:
-        raise InvalidRequest("'input' must not be empty.", param="input", code="invalid_value")
+        raise (Untranslatable if params.input is None else InvalidRequest)(
+            "'input' must not be empty.", param="input", code="invalid_value"
+        )
     body: dict[str, Any] = {"model": params.model or "", "messages": messages}
     body |= {name: value for name in _SAME if (value := getattr(params, name)) is not None}
     if params.max_output_tokens is not None:
@@ -98,7 +100,11 @@ def _add_text(body: dict[str, Any], params: ResponsesParams) -> None:
                     param="text.format.schema",
                     code="invalid_type",
                 )
-            schema = {name: value for name, value in wanted.items() if name != "type"}
+            schema = {
+                name: value
+                for name, value in wanted.items()
+                if name != "type" and value is not None
+            }
             schema.setdefault("name", "answer")
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         case kind:

@@ -70,8 +70,6 @@ class Turn:
         builder = ResponseBuilder(self.empty_response("in_progress"))
         builder.add(unfold(answer))
         builder.usage = reply.usage
-        if isinstance(answer.get("model"), str) and answer["model"]:
-            builder.response["model"] = answer["model"]
         builder.finish()
         return builder.response
 
