@@ -102,7 +102,7 @@ def test_any_chunks_become_events_the_sdk_can_add_up(chunks: list[ChatChunk]) ->
     assert events[-1]["response"] == final
     open_items: dict[int, str] = {}
     for event in events:
-        at = event.get("output_index")
+        at: Any = event.get("output_index")
         if event["type"] == "response.output_item.added":
             assert at == len(open_items)
             open_items[at] = event["item"]["id"]

@@ -212,7 +212,8 @@ def ask(client: openai.OpenAI, *, stream: bool) -> Response:
     """The response as the SDK has it: parsed, or added up by its stream helper."""
     fields: Any = {"model": "scripted/any", "input": "x", "store": False}
     if not stream:
-        return client.responses.create(**fields)
+        whole: Response = client.responses.create(**fields)
+        return whole
     last: Any = None
     with client.responses.stream(**fields) as typed_stream:
         for number, event in enumerate(typed_stream):
