@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 import orjson
 
-from chat.errors import GatewayError, UnsupportedEndpoint, UpstreamError, UpstreamFailed
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnsupported
 from chat.folding import unfold
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Usage
 from providers.adapters import openai_responses
@@ -233,9 +233,9 @@ class OpenAIAdapter(ChatAdapter):
 
 
 def require_translatable(request: ChatRequest) -> None:
-    """Raises UnsupportedEndpoint for a request only the caller's own wire can say."""
+    """Raises UpstreamUnsupported for a request only the caller's own wire can say."""
     if request.native_only:
-        raise UnsupportedEndpoint(
+        raise UpstreamUnsupported(
             "The provider has no Responses API of its own, and this request cannot be said as a "
             "chat completion."
         )

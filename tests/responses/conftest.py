@@ -22,16 +22,18 @@ def responses_configuration(base_url: str) -> dict[str, Any]:
     settings["providers"] += [
         {**provider, "name": "native", "options": {"responses": True}},
         {**provider, "name": "native2", "options": {"responses": True}},
+        {"name": "demo", "kind": "fake", "options": {"models": {"echo": {}}}},
     ]
     settings["routes"] += [
         {
             "name": name,
             "strategy": "fallback",
-            "targets": [{"provider": each, "model": "gpt-4o-mini"} for each in providers],
+            "targets": [{"provider": each, "model": model} for each in providers],
         }
-        for name, providers in (
-            ("mixed", ("scripted", "native")),
-            ("twins", ("native2", "native")),
+        for name, model, providers in (
+            ("mixed", "gpt-4o-mini", ("scripted", "native")),
+            ("twins", "gpt-4o-mini", ("native2", "native")),
+            ("lacking", "lacking", ("native2", "native")),
         )
     ]
     settings["keys"] += [

@@ -242,7 +242,16 @@ def test_an_upstream_that_turns_out_to_have_chat_only_is_translated_to(
         *["completions"] * 3,
     ]
     hosted = call(served, "POST", "", {"model": model, "input": "x", "tools": [SEARCH]})
-    assert hosted.status == 501
+    assert (hosted.status, hosted.json()["error"]["code"]) == (501, "unsupported_endpoint")
+
+
+def test_a_route_goes_on_to_the_next_where_the_first_lacks_the_api(
+    served: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = in_turn(whole(405, b""), whole(200, response()))
+    answered = call(served, "POST", "", {"model": "lacking", "input": "x", "tools": [SEARCH]})
+    assert answered.headers["x-gateway-provider"] == "native"
+    assert answered.json() == response()
 
 
 def test_an_unknown_model_is_the_upstreams_404(served: Gateway, upstream: Upstream) -> None:

@@ -320,6 +320,16 @@ def test_a_stream_that_breaks_off_has_failed_and_is_no_completed_one(
     assert row.status == "error"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_provider_of_another_kind_answers_too(served: Gateway, stream: bool) -> None:
+    body = {"model": "demo/echo", "input": "Say it again.", "stream": stream}
+    answered = call(served, "POST", "", body)
+    assert answered.status == 200
+    whole = read_events(answered.body)[-1]["response"] if stream else answered.json()
+    assert whole["output"][0]["content"][0]["text"] == "Say it again."
+    assert whole["usage"]["output_tokens"] > 0
+
+
 # --- what follows on ----------------------------------------------------------------------------
 
 
