@@ -234,7 +234,7 @@ class OpenAIAdapter(ChatAdapter):
 
 def require_translatable(request: ChatRequest) -> None:
     """Raises UpstreamUnsupported for a request only the caller's own wire can say."""
-    if request.native_only:
+    if request.native_only is not None:
         raise UpstreamUnsupported(
             "The provider has no Responses API of its own, and this request cannot be said as a "
             "chat completion."

@@ -30,13 +30,11 @@ messages behind them."""
 
 @dataclass(slots=True)
 class Prepared:
-    """A request ready to be dispatched once its targets are known (`narrow`). `refusal` says why a
-    chat completion cannot say it, where it cannot."""
+    """A request ready to be dispatched once its targets are known (`narrow`)."""
 
     asked: Asked
     context: Context
     request: ChatRequest
-    refusal: GatewayError | None
     pinned: bool = False
     """Whether the provider goes on from what it keeps itself."""
 
@@ -50,9 +48,9 @@ class Prepared:
             self.pinned, targets = True, tuple(keepers)
         elif self.context.missing is not None:
             raise self.context.missing
-        elif self.refusal is not None:
+        elif self.request.native_only is not None:
             if not native:
-                raise self.refusal
+                raise self.request.native_only
             targets = tuple(native)
         targets = self._makers_first(targets)
         if native:
@@ -144,9 +142,9 @@ def prepare(asked: Asked, context: Context) -> Prepared:
         size=size,
         wire="responses",
         native=asked.body,
-        native_only=refusal is not None,
+        native_only=refusal,
     )
-    return Prepared(asked, context, request, refusal)
+    return Prepared(asked, context, request)
 
 
 def _shell(asked: Asked) -> ChatParams:
