@@ -23,6 +23,7 @@ def responses_configuration(base_url: str) -> dict[str, Any]:
         {**provider, "name": "native", "options": {"responses": True}},
         {**provider, "name": "native2", "options": {"responses": True}},
         {"name": "demo", "kind": "fake", "options": {"models": {"echo": {}}}},
+        {**provider, "name": "claude", "kind": "anthropic", "base_url": base_url[: -len("/v1")]},
     ]
     settings["routes"] += [
         {
