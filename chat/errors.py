@@ -23,6 +23,7 @@
         ├── UpstreamCredentials   502  *our* upstream credential is bad; a 401 would have the
         │                              caller rotate a good key
         ├── UpstreamOverloaded    503
+        ├── UpstreamUnsupported   501  it lacks what this request needs; another may have it
         └── UpstreamFailed        502  a 5xx, or an answer that is no answer
 
 `retryable` is decided where the error is made. Status table: OpenAI and Anthropic SDK behaviour as
@@ -225,6 +226,13 @@ class UpstreamCredentials(UpstreamError):
 class UpstreamOverloaded(UpstreamError):
     status = 503
     default_code = "upstream_overloaded"
+
+
+class UpstreamUnsupported(UpstreamError):
+    status = 501
+    type = "invalid_request_error"
+    default_code = "unsupported_endpoint"
+    kind = "not_found"
 
 
 class UpstreamFailed(UpstreamError):

@@ -127,6 +127,7 @@ def unfold(completion: dict[str, Any]) -> list[ChatChunk]:
             content=message.get("content") or "",
             refusal=message.get("refusal"),
             reasoning_content=message.get("reasoning_content"),
+            reasoning=message.get("reasoning"),
             thinking_blocks=message.get("thinking_blocks"),
             tool_calls=[_call_delta(at, call) for at, call in enumerate(calls)] or None,
         )

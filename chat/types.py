@@ -17,8 +17,9 @@ from msgspec import UNSET, Struct, UnsetType
 from chat.errors import GatewayError
 from chat.prompts import Prompt, require_one_kind
 
-Wire = Literal["openai", "anthropic", "ollama"]
-"""The dialects callers and upstreams speak."""
+Wire = Literal["openai", "anthropic", "ollama", "responses"]
+"""The dialects callers and upstreams speak; `responses` is OpenAI's Responses API, which only some
+upstreams of the `openai` wire have besides chat completions."""
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 FINISH_REASONS: frozenset[str] = frozenset(FinishReason.__args__)  # type: ignore[attr-defined]

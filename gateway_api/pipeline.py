@@ -17,11 +17,16 @@ from providers.routing import Plan, find_plan, speaking
 from providers.snapshot import Snapshot
 from usage.journal import Journal
 
+Narrow = Callable[[Plan], Plan]
+"""What leaves targets of a plan out; raises GatewayError when none is left."""
 
-async def begin(call: Call, *, http: HttpClient, journal: Journal) -> Exchange:
+
+async def begin(
+    call: Call, *, http: HttpClient, journal: Journal, narrow: Narrow | None = None
+) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
-    return admitted(call, await _find_upstreams(call, http), journal=journal)
+    return admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
 
 
 def admitted(call: Call, dispatch: Dispatch, *, journal: Journal) -> Exchange:
@@ -43,11 +48,13 @@ def configuration_in_force() -> Snapshot:
     return configuration
 
 
-async def _find_upstreams(call: Call, http: HttpClient) -> Dispatch:
+async def _find_upstreams(call: Call, http: HttpClient, narrow: Narrow | None = None) -> Dispatch:
     configuration = configuration_in_force()
     caller, request = call.caller, call.request
     plan = await find_plan(configuration, request.model, may_use=caller.may_use, http=http)
-    if isinstance(request, ChatRequest) and request.native_only is not None:
+    if narrow is not None:
+        plan = narrow(plan)
+    elif isinstance(request, ChatRequest) and request.native_only is not None:
         plan = _native_part(plan, request, otherwise=request.native_only)
     return Dispatch(configuration, http, plan, request)
 

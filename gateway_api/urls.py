@@ -34,6 +34,17 @@ from gateway_api.openai.relays import (
     TranscriptionsView,
     TranslationsView,
 )
+from gateway_api.openai.responses.conversation_views import (
+    ConversationItemsView,
+    ConversationsView,
+    ConversationView,
+)
+from gateway_api.openai.responses.views import (
+    CancelResponseView,
+    InputItemsView,
+    ResponsesView,
+    StoredResponseView,
+)
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionsView.as_view()),
@@ -62,6 +73,13 @@ urlpatterns = [
     path("v1/messages/count_tokens", CountTokensView.as_view()),
     path("v1/messages/", UnknownMessagesAddressView.as_view()),
     path("v1/messages/<path:rest>", UnknownMessagesAddressView.as_view()),
+    path("v1/responses", ResponsesView.as_view()),
+    path("v1/responses/<str:response_id>", StoredResponseView.as_view()),
+    path("v1/responses/<str:response_id>/input_items", InputItemsView.as_view()),
+    path("v1/responses/<str:response_id>/cancel", CancelResponseView.as_view()),
+    path("v1/conversations", ConversationsView.as_view()),
+    path("v1/conversations/<str:conversation_id>", ConversationView.as_view()),
+    path("v1/conversations/<str:conversation_id>/items", ConversationItemsView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("livez", LiveView.as_view()),

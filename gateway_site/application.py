@@ -7,6 +7,7 @@ import gc
 
 from django.urls import get_resolver
 
+from gateway_api.openai.responses.background import stop_all
 from gateway_site.asgi_handler import LeanASGIHandler, Receive, Scope
 from gateway_site.background import Background
 from gateway_site.writer import Send
@@ -48,6 +49,7 @@ class GatewayApplication:
                 await asyncio.to_thread(self._background.start)
                 await send({"type": "lifespan.startup.complete"})
             else:
+                await stop_all()
                 await asyncio.to_thread(self._background.stop)
                 await send({"type": "lifespan.shutdown.complete"})
                 return

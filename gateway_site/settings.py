@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "providers",
     "keys",
+    "sessions_app",
     "usage",
     "gateway_api",
     "gateway_site",

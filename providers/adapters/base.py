@@ -50,6 +50,17 @@ class ChatAdapter(ABC):
         self.endpoint = endpoint
         self.http = http
 
+    @classmethod
+    def speaks_responses(cls, options: Mapping[str, Any]) -> bool:
+        """Whether upstreams of a row with these options have OpenAI's Responses API, so that a
+        request on the wire `responses` may pass through."""
+        return False
+
+    async def forget_response(self, response_id: str) -> None:
+        """Deletes a response the upstream keeps. Raises UpstreamError, and UnsupportedEndpoint
+        where the kind keeps none."""
+        raise UnsupportedEndpoint(f"Providers of the kind {self.kind} keep no responses.")
+
     @abstractmethod
     async def complete(self, request: ChatRequest) -> Reply:
         """The whole answer in one piece."""

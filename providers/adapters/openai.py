@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import msgspec
 import orjson
 
-from chat.errors import GatewayError, UpstreamError, UpstreamFailed
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnsupported
 from chat.folding import unfold
 from chat.relays import NEVER_FORWARDED, Relay, RelayRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Usage
+from providers.adapters import openai_responses
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_dialect import narrow
 from providers.adapters.openai_embeddings import read_embeddings
@@ -40,6 +43,10 @@ from providers.adapters.openai_text import (
 from providers.http import HttpClient, HttpReply
 
 _END_GRACE_S = 0.5
+_NOTHING_TO_FORGET = (400, 404, 405, 501)
+"""It is gone, or the upstream keeps none: what an unknown id is answered with differs."""
+_ASK_AGAIN_AFTER_S = 300.0
+"""For so long an upstream that turned out to lack the Responses API is not asked for it again."""
 
 
 class _Message(msgspec.Struct):
@@ -80,6 +87,7 @@ class OpenAIAdapter(ChatAdapter):
         self._texts_url = f"{base}/completions"
         self._has_texts = bool(endpoint.options.get("native_completions", True))
         self._headers = {"content-type": "application/json"}
+        self._without_responses_until = 0.0
         if endpoint.api_key:
             self._headers["authorization"] = f"Bearer {endpoint.api_key}"
 
@@ -102,7 +110,17 @@ class OpenAIAdapter(ChatAdapter):
         body["model"] = self.endpoint.model
         return body
 
+    @classmethod
+    def speaks_responses(cls, options: Mapping[str, Any]) -> bool:
+        return options.get("responses", cls.kind == "openai") is True
+
     async def complete(self, request: ChatRequest) -> Reply:
+        native = await self._ask_responses(request)
+        if native is not None:
+            try:
+                return openai_responses.read_response(await native.read(), self.endpoint)
+            finally:
+                native.close()
         reply = await self._post(self._chat_url, self.payload(request))
         try:
             return read_completion(await reply.read(), self.endpoint)
@@ -110,6 +128,18 @@ class OpenAIAdapter(ChatAdapter):
             reply.close()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        native = await self._ask_responses(request)
+        if native is not None:
+            try:
+                async with contextlib.aclosing(
+                    openai_responses.read_batches(native, self.endpoint)
+                ) as typed:
+                    async for events in typed:
+                        yield events
+                await read_end(native)
+            finally:
+                native.close()
+            return
         reply = await self._post(self._chat_url, self.payload(request))
         try:
             if (reply.headers.get("content-type") or "").startswith("application/json"):
@@ -132,6 +162,56 @@ class OpenAIAdapter(ChatAdapter):
                 yield batch
         finally:
             reply.close()
+
+    async def _ask_responses(self, request: ChatRequest) -> HttpReply | None:
+        """The reply of the upstream's own Responses API to a request on that wire; None where the
+        chat completions have to serve it."""
+        native = request.native
+        if request.wire != "responses" or native is None:
+            return None
+        if not self.speaks_responses(self.endpoint.options) or self._lacks_responses():
+            require_translatable(request)
+            return None
+        body = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
+        body["model"] = self.endpoint.model
+        reply = await self.http.request(
+            "POST",
+            self._responses_url,
+            headers=self._headers,
+            body=orjson.dumps(body),
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status == 200:
+            return reply
+        told = await openai_responses.read_error(reply)
+        if openai_responses.is_missing_endpoint(reply.status, told):
+            self._without_responses_until = time.monotonic() + _ASK_AGAIN_AFTER_S
+            require_translatable(request)
+            return None
+        raise error_from_reply(
+            reply.status,
+            told,
+            retry_after=reply.headers.get("retry-after"),
+            endpoint=self.endpoint,
+        )
+
+    @property
+    def _responses_url(self) -> str:
+        return f"{self._chat_url.removesuffix('/chat/completions')}/responses"
+
+    async def forget_response(self, response_id: str) -> None:
+        reply = await self.http.request(
+            "DELETE",
+            f"{self._responses_url}/{quote(response_id, safe='')}",
+            headers=self._headers,
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status >= 300 and reply.status not in _NOTHING_TO_FORGET:
+            raise await self._error(reply)
+        reply.close()
+
+    def _lacks_responses(self) -> bool:
+        return time.monotonic() < self._without_responses_until
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         if not self.endpoint.capabilities.embeddings:
@@ -267,6 +347,15 @@ def _without_addresses(body: dict[str, Any], dropped: set[str]) -> dict[str, Any
         return body.copy()
     dropped.update(NEVER_FORWARDED & body.keys())
     return {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
+
+
+def require_translatable(request: ChatRequest) -> None:
+    """Raises UpstreamUnsupported for a request only the caller's own wire can say."""
+    if request.native_only is not None:
+        raise UpstreamUnsupported(
+            "The provider has no Responses API of its own, and this request cannot be said as a "
+            "chat completion."
+        )
 
 
 async def read_end(reply: HttpReply) -> None:

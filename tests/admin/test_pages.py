@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from keys.models import VirtualKey
 from providers.models import Deployment, Route
+from sessions_app.models import StoredResponse
 from tests.admin.conftest import ClientWith
 from usage.models import HourlyUsage, UsageRecord
 
@@ -25,6 +26,7 @@ MODELS = {
     "auth_group": True,
     "usage_usagerecord": False,
     "usage_hourlyusage": False,
+    "sessions_app_storedresponse": False,
 }
 """The models of the admin, and whether anybody may add rows."""
 
@@ -44,12 +46,14 @@ def pages(deployment: Deployment, key: VirtualKey) -> dict[str, dict[str, str]]:
             id=uuid.uuid4(), request_id="r", created_at=now, wire="openai", stream=False
         ),
         HourlyUsage.objects.create(hour=now, model="m"),
+        StoredResponse.objects.create(owner="ci", response_id="resp_1", status="completed"),
     ]
     return {name: _pages_of(name, row) for name, row in zip(MODELS, rows, strict=True)}
 
 
 def _pages_of(name: str, row: Any) -> dict[str, str]:
-    base = f"/admin/{name.replace('_', '/')}/"
+    app, _, model = name.rpartition("_")
+    base = f"/admin/{app}/{model}/"
     paths = {"list": base, "change": f"{base}{row.pk}/change/"}
     paths["history"] = f"{base}{row.pk}/history/"
     if MODELS[name]:
@@ -85,7 +89,7 @@ def test_staff_without_a_permission_see_no_page(
 def test_a_reader_reads_and_nothing_else(
     client_with: ClientWith, pages: dict[str, dict[str, str]], name: str
 ) -> None:
-    app, _, model = name.partition("_")
+    app, _, model = name.rpartition("_")
     client = client_with(f"{app}.view_{model}")
     statuses = {kind: client.get(path).status_code for kind, path in pages[name].items()}
     expected = {"list": 200, "change": 200, "history": 200, "add": 403, "delete": 403}

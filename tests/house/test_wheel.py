@@ -18,6 +18,7 @@ import pytest
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("chat", "gateway_api", "gateway_site", "keys", "providers", "sessions_app", "usage")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
         capture_output=True,
         text=True,
     ).stdout.split("\n")
-    packages = ("chat/", "gateway_api/", "gateway_site/", "keys/", "providers/", "usage/")
+    packages = tuple(f"{name}/" for name in PACKAGES)
     missing = [
         path for path in tracked if path.startswith(packages) and not (installed / path).exists()
     ]
@@ -100,7 +101,7 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
 
 
 def test_the_wheel_holds_migrations_of_every_app_with_models(installed: Path) -> None:
-    for app in ("keys", "providers", "usage"):
+    for app in ("keys", "providers", "sessions_app", "usage"):
         assert list((installed / app / "migrations").glob("0001_*.py")), app
 
 
@@ -113,7 +114,7 @@ def test_the_wheel_holds_the_templates_inside_our_package(installed: Path) -> No
 
 def test_the_wheel_holds_nothing_beside_the_product(installed: Path) -> None:
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
-    assert top == {"chat", "gateway_api", "gateway_site", "keys", "providers", "usage"}
+    assert top == set(PACKAGES)
 
 
 def test_the_code_comes_from_the_wheel_and_not_from_the_checkout(installed: Path) -> None:

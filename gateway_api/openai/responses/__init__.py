@@ -1,0 +1,1 @@
+"""The Responses API over every provider: natively where the upstream has it, else translated."""

@@ -1,0 +1,48 @@
+"""Lists of items, a page at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.http import QueryDict
+
+from chat.errors import InvalidRequest
+from gateway_api.openai.responses.items import Item
+
+MAX_ITEMS = 100
+DEFAULT_ITEMS = 20
+
+
+def page_of(items: list[Item], query: QueryDict) -> dict[str, Any]:
+    """The page that `limit`, `order` and `after` ask for. Raises InvalidRequest naming them."""
+    limit, order = _read_limit(query), query.get("order") or "desc"
+    if order not in ("asc", "desc"):
+        raise InvalidRequest("`order` must be asc or desc.", param="order")
+    items = _after(items if order == "asc" else items[::-1], query.get("after"))
+    page = items[:limit]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0].get("id") if page else None,
+        "last_id": page[-1].get("id") if page else None,
+        "has_more": len(items) > limit,
+    }
+
+
+def _read_limit(query: QueryDict) -> int:
+    value = query.get("limit")
+    if value is None:
+        return DEFAULT_ITEMS
+    if not re.fullmatch(r"[0-9]{1,4}", value, re.ASCII) or not 1 <= int(value) <= MAX_ITEMS:
+        raise InvalidRequest(f"`limit` must be a number from 1 to {MAX_ITEMS}.", param="limit")
+    return int(value)
+
+
+def _after(items: list[Item], after: str | None) -> list[Item]:
+    if not after:
+        return items
+    for at, item in enumerate(items):
+        if item.get("id") == after:
+            return items[at + 1 :]
+    raise InvalidRequest("`after` is no item of this list.", param="after")

@@ -1,0 +1,116 @@
+"""OpenAPI schemas of the Responses API."""
+
+from __future__ import annotations
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
+
+from gateway_api.openai.responses.params import ResponsesParams
+from gateway_api.openai.schema import ERROR_RESPONSES, inlined_schema
+
+REQUEST = {"application/json": {**inlined_schema(ResponsesParams), "additionalProperties": True}}
+_RESPONSE = {
+    "type": "object",
+    "description": "OpenAI's Response object.",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "response"},
+        "created_at": {"type": "integer"},
+        "status": {
+            "enum": ["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+        },
+        "model": {"type": "string"},
+        "output": {"type": "array", "items": {"type": "object"}},
+        "error": {"type": ["object", "null"]},
+        "incomplete_details": {"type": ["object", "null"]},
+        "previous_response_id": {"type": ["string", "null"]},
+        "usage": {"type": ["object", "null"]},
+    },
+}
+_WHOLE = {(200, "application/json"): OpenApiResponse(_RESPONSE, description="The response.")}
+_NOT_FOUND = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (401, 404)}
+_REFUSED = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] == 400}
+CREATED = {
+    **_WHOLE,
+    (200, "text/event-stream"): OpenApiResponse(
+        OpenApiTypes.STR,
+        description="With `stream: true`: typed events with a `sequence_number`.",
+        examples=[OpenApiExample("event", value="event: response.created\ndata: {…}")],
+    ),
+    **ERROR_RESPONSES,
+}
+FOUND = {**_WHOLE, **_NOT_FOUND}
+CANCELLED = {**_WHOLE, **_NOT_FOUND, **_REFUSED}
+DELETED = {
+    (200, "application/json"): OpenApiResponse(
+        {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string"},
+                "object": {"const": "response"},
+                "deleted": {"const": True},
+            },
+        },
+        description="It is gone.",
+    ),
+    **_NOT_FOUND,
+}
+ITEMS = {
+    (200, "application/json"): OpenApiResponse(
+        {
+            "type": "object",
+            "properties": {
+                "object": {"const": "list"},
+                "data": {"type": "array", "items": {"type": "object"}},
+                "first_id": {"type": ["string", "null"]},
+                "last_id": {"type": ["string", "null"]},
+                "has_more": {"type": "boolean"},
+            },
+        },
+        description="The items; of a response, those of its own request.",
+    ),
+    **_NOT_FOUND,
+    **_REFUSED,
+}
+_CONVERSATION = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "conversation"},
+        "created_at": {"type": "integer"},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+CONVERSATION_REQUEST = {
+    "application/json": {
+        "type": "object",
+        "properties": {
+            "items": {"type": "array", "items": {"type": "object"}},
+            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        },
+    }
+}
+CONVERSATION = {
+    (200, "application/json"): OpenApiResponse(_CONVERSATION, description="The conversation."),
+    **_NOT_FOUND,
+    **_REFUSED,
+}
+CONVERSATION_DELETED = {
+    (200, "application/json"): OpenApiResponse(
+        {
+            "type": "object",
+            "properties": {
+                "id": {"type": "string"},
+                "object": {"const": "conversation.deleted"},
+                "deleted": {"const": True},
+            },
+        },
+        description="It is gone; its responses stay, each by itself.",
+    ),
+    **_NOT_FOUND,
+}
+ITEM_PARAMETERS = [
+    OpenApiParameter("limit", int, description="1 to 100; 20."),
+    OpenApiParameter("order", str, description="Default: desc.", enum=("asc", "desc")),
+    OpenApiParameter("after", str, description="The id of the last item of the page before."),
+]

@@ -1,0 +1,1 @@
+"""What is remembered between requests: the answers of the Responses API."""

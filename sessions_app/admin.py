@@ -1,0 +1,58 @@
+"""The admin page of stored responses: read-only, without what was said in them.
+
+Prompts and answers belong to the key that made them; here is only what an operator needs to see
+that something is kept.
+"""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from sessions_app.models import StoredResponse
+
+
+@admin.register(StoredResponse)
+class StoredResponseAdmin(ModelAdmin):
+    """Shows rows; nobody adds or changes them, superusers included."""
+
+    ordering = ("-created_at", "-id")
+    list_display = ("response_id", "created_at", "owner", "model", "provider", "state")
+    list_filter = ("status", "background")
+    search_fields = ("=response_id",)
+    search_help_text = "A whole response id"
+    show_full_result_count = False
+    list_per_page = 100
+    sortable_by = ()
+    fields = (
+        ("response_id", "status"),
+        ("owner", "created_at"),
+        ("model", "provider"),
+        ("native", "upstream_id"),
+        ("previous_response_id", "conversation"),
+        ("background", "heartbeat_at"),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    @display(
+        description="Status",
+        label={
+            "completed": "success",
+            "failed": "danger",
+            "incomplete": "warning",
+            "cancelled": "warning",
+        },
+    )
+    def state(self, row: StoredResponse) -> str:
+        return row.status
