@@ -111,6 +111,8 @@ def usage_fields(usage: Usage | None) -> dict[str, Any] | None:
         details = getattr(usage, name)
         if details is not None:
             fields[name] = msgspec.to_builtins(details)
+    if usage.estimated is True:
+        fields["estimated"] = True
     return fields
 
 

@@ -43,6 +43,8 @@ class Usage(Struct, gc=False):
     completion_tokens_details: TokensDetails | None = None
     prompt_cache_hit_tokens: int | None = None
     """DeepSeek's name for `prompt_tokens_details.cached_tokens`."""
+    estimated: Any = UNSET
+    """True where a count was missing upstream and is ours; callers see it too."""
 
 
 class FunctionDelta(Struct, gc=False, omit_defaults=True):
@@ -366,6 +368,8 @@ class ChatRequest:
     """Why only an upstream on the caller's wire can serve this, where `body` cannot say it all."""
     native_throughout: bool = False
     """Whether what follows depends on who answers, so that no target may be on another wire."""
+    emulated: set[str] = field(default_factory=set)
+    """Capabilities (by their flags' names) an adapter imitated; the caller is told."""
 
     @property
     def model(self) -> str | None:
@@ -409,6 +413,10 @@ class EmbeddingsRequest:
     body: dict[str, Any]
     size: int
     dropped: set[str] = field(default_factory=set)
+    wire: Wire = "openai"
+    """The wire the caller speaks."""
+    native: dict[str, Any] | None = None
+    """The body as it came, where `wire` is not OpenAI's: what an upstream on that wire is sent."""
 
     @property
     def model(self) -> str | None:
@@ -433,6 +441,17 @@ class ModelInfo(Struct, frozen=True, omit_defaults=True):
     capabilities: dict[str, bool] | None = None
     """What the listing itself says the model can do, by the names of
     `providers.capabilities.Capabilities`; what it does not say is not in it."""
+
+
+class RunningModel(Struct, frozen=True):
+    """One model that is in an upstream's memory now. Sizes in bytes; `expires_at`, RFC 3339, is
+    when it will be put out unless it is used, empty where that is not known."""
+
+    id: str
+    size: int = 0
+    size_vram: int = 0
+    expires_at: str = ""
+    context_window: int | None = None
 
 
 _encoder = msgspec.json.Encoder()

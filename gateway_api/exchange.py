@@ -13,6 +13,7 @@ from types import TracebackType
 from chat.errors import GatewayError
 from chat.types import (
     Batch,
+    ChatRequest,
     Delta,
     InferenceRequest,
     Reply,
@@ -34,6 +35,8 @@ from usage.pricing import UnitPrices, unit_prices
 BYTES_PER_TOKEN = 4
 """For estimates, where no upstream counted: English text in the usual vocabularies."""
 PROGRESS_EVERY_S = 1.0
+MAX_HEADER = 2000
+"""Callers choose the names of the fields they are told were dropped."""
 
 
 @dataclass(slots=True)
@@ -188,7 +191,7 @@ class Exchange:
         """The upstream's own counts, else an estimate of the prompt and of what was sent on. An
         upstream that failed before it answered anything is owed nothing."""
         if self.usage is not None:
-            return count_tokens(self.usage), False
+            return count_tokens(self.usage), self.usage.estimated is True
         if status == "error" and not self.answered:
             return TokenCounts(), False
         if self.dispatch.attempts == 0:
@@ -214,7 +217,11 @@ class Exchange:
         ]
         if self.call.request.dropped:
             dropped = ", ".join(sorted(self.call.request.dropped))
-            headers.append(("x-gateway-dropped-params", ascii_header(dropped)))
+            headers.append(("x-gateway-dropped-params", ascii_header(dropped[:MAX_HEADER])))
+        request = self.call.request
+        if isinstance(request, ChatRequest) and request.emulated:
+            emulated = ", ".join(sorted(request.emulated))
+            headers.append(("x-gateway-emulated", emulated))
         if self.cost_usd is not None:
             headers.append(("x-gateway-cost-usd", usd_text(self.cost_usd) or "0"))
         return headers

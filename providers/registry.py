@@ -14,7 +14,7 @@ _ADAPTERS = {
     "openai-compatible": "providers.adapters.openai:OpenAICompatibleAdapter",
     "anthropic": "providers.adapters.anthropic:AnthropicAdapter",
     "lmstudio": "providers.adapters.openai:LMStudioAdapter",
-    "ollama": "providers.adapters.openai:OllamaAdapter",
+    "ollama": "providers.adapters.ollama:OllamaAdapter",
     "mlx": "providers.adapters.openai:MLXAdapter",
     "huggingface": "providers.adapters.huggingface:HuggingFaceAdapter",
     "fake": "providers.adapters.fake:FakeAdapter",

@@ -21,6 +21,7 @@ from providers.adapters.base import ChatAdapter, Endpoint
 from providers.capabilities import CAPABILITY_NAMES, Capabilities, family_flags, merge
 from providers.http import HttpClient, Timeouts
 from providers.models import ConfigRevision, Deployment, Price, Provider, Route
+from providers.outbound import OutboundPolicy
 from providers.registry import adapter_class
 from providers.secrets import SecretUnreadable
 
@@ -145,6 +146,7 @@ def build_adapter(target: Target, http: HttpClient) -> ChatAdapter:
         timeouts=provider.timeouts,
         capabilities=capabilities_of(target),
         options={**provider.options, "data_dir": settings.DATA_DIR},
+        content_policy=OutboundPolicy.for_tools(settings.OUTBOUND_ALLOW),
     )
     return adapter(endpoint, http)
 

@@ -247,6 +247,13 @@ def configuration(base_url: str, **provider: Any) -> dict[str, Any]:
     }
 
 
+def with_ollama(configured: dict[str, Any]) -> dict[str, Any]:
+    """The same with a provider `llama` at the same address that is asked in Ollama's words."""
+    scripted = configured["providers"][0]
+    llama = {**scripted, "name": "llama", "kind": "ollama"}
+    return {**configured, "providers": [scripted, llama]}
+
+
 @contextmanager
 def running_gateway(
     folder: Path, database_url: str, base_url: str, *, server: Server = "uvicorn", **provider: Any

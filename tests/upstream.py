@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 MODELS = ("gpt-4o-mini", "gpt-4o")
+OLLAMA_MODELS = ("qwen3:latest", "llama3.2:1b")
+MODIFIED_AT = "2025-05-17T15:10:26.937464025Z"
 DONE = b"data: [DONE]\n\n"
 
 
@@ -194,6 +196,8 @@ class _Connection(asyncio.Protocol):
         if asked.method == "GET" and not asked.path.startswith(("/v1/files", "/v1/batches")):
             self._upstream.listings += 1
             script = self._upstream.listing
+        elif asked.path == "/api/show":
+            script = show_model
         else:
             self._upstream.asked.append(asked)
         self._task = asyncio.get_running_loop().create_task(self._play(script, asked))
@@ -205,8 +209,31 @@ class _Connection(asyncio.Protocol):
 
 
 async def list_models(asked: Asked, peer: Peer) -> None:
+    if asked.path.startswith("/api/"):
+        await (list_tags if asked.path == "/api/tags" else list_running)(asked, peer)
+        return
     listed = [{"id": name, "object": "model", "created": 1, "owned_by": "us"} for name in MODELS]
     peer.answer(200, json.dumps({"object": "list", "data": listed}).encode())
+
+
+async def list_tags(asked: Asked, peer: Peer) -> None:
+    listed = [{"name": name, "model": name, "modified_at": MODIFIED_AT} for name in OLLAMA_MODELS]
+    peer.answer(200, json.dumps({"models": listed}).encode())
+
+
+async def list_running(asked: Asked, peer: Peer) -> None:
+    running = {"size": 5, "size_vram": 4, "expires_at": MODIFIED_AT, "context_length": 4096}
+    named = {"name": OLLAMA_MODELS[0], "model": OLLAMA_MODELS[0]}
+    peer.answer(200, json.dumps({"models": [{**named, **running}]}).encode())
+
+
+async def show_model(asked: Asked, peer: Peer) -> None:
+    shown = {
+        "details": {"family": "qwen3"},
+        "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40960},
+        "capabilities": ["completion", "tools", "thinking"],
+    }
+    peer.answer(200, json.dumps(shown).encode())
 
 
 @contextmanager
@@ -232,11 +259,11 @@ def whole(status: int, body: Any, **headers: str) -> Script:
     return script
 
 
-def streaming(pieces: Sequence[bytes], *, pause_s: float = 0.0) -> Script:
+def streaming(pieces: Sequence[bytes], *, pause_s: float = 0.0, **headers: str) -> Script:
     """A script that streams these pieces as they are, with a pause before each but the first."""
 
     async def script(asked: Asked, peer: Peer) -> None:
-        peer.begin()
+        peer.begin(**headers)
         for position, piece in enumerate(pieces):
             if position:
                 await asyncio.sleep(pause_s)
@@ -305,3 +332,27 @@ def chunks(*words: str) -> list[bytes]:
         usage_chunk(9, len(words)),
         DONE,
     ]
+
+
+# --- Ollama's lines -----------------------------------------------------------------------------
+
+
+def line(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def chat_line(**fields: Any) -> bytes:
+    """A line of `/api/chat`; `done` and the counts beside the message are by keyword."""
+    message = {"role": "assistant", "content": ""}
+    message |= {name: fields.pop(name) for name in _OF_MESSAGE if name in fields}
+    return line({**_LINE, "message": message, "done": False, **fields})
+
+
+def last_line(done_reason: str = "stop", **fields: Any) -> bytes:
+    counts = {"total_duration": 5, "prompt_eval_count": 9, "eval_count": 3}
+    return chat_line(done=True, done_reason=done_reason, **{**counts, **fields})
+
+
+_OF_MESSAGE = ("content", "thinking", "tool_calls")
+_LINE = {"model": "qwen3:latest", "created_at": "2025-06-05T00:31:45.978554703Z"}
+NDJSON = "application/x-ndjson"

@@ -10,10 +10,19 @@ from typing import Any, ClassVar
 from chat.errors import UnsupportedEndpoint
 from chat.relays import Relay, RelayRequest
 from chat.text_completions import TextRequest
-from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Wire
+from chat.types import (
+    Batch,
+    ChatRequest,
+    EmbeddingsRequest,
+    ModelInfo,
+    Reply,
+    RunningModel,
+    Wire,
+)
 from providers.adapters.text_over_chat import complete_over_chat, stream_over_chat
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, HttpReply, Timeouts
+from providers.outbound import OutboundPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,8 @@ class Endpoint:
     timeouts: Timeouts = Timeouts()
     capabilities: Capabilities = Capabilities()
     options: Mapping[str, Any] = field(default_factory=dict)
+    content_policy: OutboundPolicy = OutboundPolicy.for_tools()
+    """Where content that callers name by URL may be fetched from, for upstreams that take none."""
 
 
 class ChatAdapter(ABC):
@@ -78,6 +89,10 @@ class ChatAdapter(ABC):
         """What Anthropic's `POST /v1/messages/count_tokens` answers to this body and these headers
         of its wire; None where the upstream does not speak it."""
         return None
+
+    async def list_running(self) -> list[RunningModel]:
+        """The models this upstream has loaded; none where it does not tell."""
+        return []
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         """Embeddings in the OpenAI shape, as floats or base64 as the request says (its absence

@@ -443,21 +443,6 @@ class LMStudioAdapter(OpenAICompatibleAdapter):
     default_base_url = "http://127.0.0.1:1234/v1"
 
 
-class OllamaAdapter(OpenAICompatibleAdapter):
-    """Ollama's OpenAI endpoint. Its address is the server's root, as in OLLAMA_HOST."""
-
-    kind = "ollama"
-    relays = frozenset()
-    default_base_url = "http://127.0.0.1:11434"
-
-    def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
-        super().__init__(endpoint, http)
-        root = (endpoint.base_url or self.default_base_url).rstrip("/").removesuffix("/v1")
-        self._chat_url, self._models_url = f"{root}/v1/chat/completions", f"{root}/v1/models"
-        self._embeddings_url = f"{root}/v1/embeddings"
-        self._texts_url = f"{root}/v1/completions"
-
-
 class MLXAdapter(OpenAICompatibleAdapter):
     """A remote `mlx_lm.server`."""
 

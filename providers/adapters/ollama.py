@@ -1,0 +1,196 @@
+"""Ollama's own API: `/api/chat`, `/api/generate`, `/api/embed`, `/api/tags`, `/api/show`.
+
+A caller on the same wire has its body passed up with only the model changed and the lines passed
+down; everybody else is translated (`ollama_request`, `ollama_stream`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import orjson
+
+from chat.errors import GatewayError, UpstreamError
+from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, RunningModel
+from providers.adapters.base import ChatAdapter, Endpoint
+from providers.adapters.ollama_embeddings import embed_payload, read_embedded
+from providers.adapters.ollama_messages import Images, linked_images
+from providers.adapters.ollama_models import read_processes, read_shown, read_tags
+from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy, chat_payload
+from providers.adapters.ollama_stream import OllamaStreamReader, read_reply
+from providers.adapters.openai import NEVER_FORWARDED
+from providers.adapters.openai_errors import error_from_reply
+from providers.capabilities import Capabilities
+from providers.fetch import fetch_images
+from providers.http import HttpClient, HttpReply, shared_client
+
+_END_GRACE_S = 0.5
+_FACTS_TIMEOUT_S = 2.5
+"""Of a listing's time, what is left to asking about each model."""
+_FACTS_AT_ONCE = 8
+_NO_IMAGES: Images = {}
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+_PORT = 11434
+
+
+class OllamaAdapter(ChatAdapter):
+    """The address is the server's root, as in OLLAMA_HOST; a trailing `/v1` is taken off."""
+
+    kind: ClassVar[str] = "ollama"
+    wire = "ollama"
+    default_base_url: ClassVar[str | None] = "http://127.0.0.1:11434"
+    defaults: ClassVar[Capabilities] = Capabilities(tool_choice=False, audio=False)
+
+    def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
+        super().__init__(endpoint, http)
+        self._root = server_root(endpoint.base_url or self.default_base_url or "")
+        self._headers = {"content-type": "application/json"}
+        if endpoint.api_key:
+            self._headers["authorization"] = f"Bearer {endpoint.api_key}"
+        names = ("options", "keep_alive", "think")
+        self._defaults = {
+            name: endpoint.options[name] for name in names if name in endpoint.options
+        }
+
+    async def complete(self, request: ChatRequest) -> Reply:
+        native = request.wire == self.wire and request.native is not None
+        reply, policy = await self._ask(request)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        return read_reply(body, request, self.endpoint, policy=policy, native=native)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        native = request.wire == self.wire and request.native is not None
+        reply, policy = await self._ask(request)
+        reader = OllamaStreamReader(request, self.endpoint, policy=policy, native=native)
+        try:
+            while packet := await reply.next_bytes():
+                if (batch := reader.feed(packet)) is not None:
+                    yield batch
+                if reader.failure is not None:
+                    raise reader.failure
+                if reader.done:
+                    await _read_end(reply)
+                    return
+            if (batch := reader.finish()) is not None:
+                yield batch
+            if reader.failure is not None:
+                raise reader.failure
+        finally:
+            reply.close()
+
+    async def _ask(self, request: ChatRequest) -> tuple[HttpReply, ToolPolicy]:
+        if request.wire == self.wire and request.native is not None:
+            path = "/api/chat" if "messages" in request.native else "/api/generate"
+            return await self._post(path, self._native_payload(request.native)), ANY_ANSWER
+        links = linked_images(request.params)
+        images = _NO_IMAGES
+        if links:
+            images = await fetch_images(links, shared_client(self.endpoint.content_policy))
+        payload, policy = chat_payload(
+            request, self.endpoint, defaults=self._defaults, images=images
+        )
+        return await self._post("/api/chat", payload), policy
+
+    async def embed(self, request: EmbeddingsRequest) -> Reply:
+        """Through `/api/embed`, which takes text only. Raises InvalidRequest for token ids."""
+        native = request.wire == self.wire and request.native is not None
+        if native and request.native is not None:
+            payload = self._native_payload(request.native)
+        else:
+            payload = embed_payload(request, model=self.endpoint.model, defaults=self._defaults)
+        reply = await self._post("/api/embed", payload)
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        return read_embedded(body, request, model=self.endpoint.model, native=native)
+
+    def _native_payload(self, native: Mapping[str, Any]) -> dict[str, Any]:
+        """A native body with only the model changed."""
+        passed = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
+        return {**passed, "model": self.endpoint.model}
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The models at hand, each with what the server tells of it in the time there is."""
+        models = read_tags(await self._read("GET", "/api/tags"))
+        described = dict.fromkeys(range(len(models)))
+        gate = asyncio.Semaphore(_FACTS_AT_ONCE)
+
+        async def describe(at: int) -> None:
+            with contextlib.suppress(GatewayError):  # a model without facts is still a model
+                async with gate:
+                    described[at] = await self.describe_model(models[at])
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FACTS_TIMEOUT_S), asyncio.TaskGroup() as group:
+                for at in described:
+                    group.create_task(describe(at))
+        return [described[at] or model for at, model in enumerate(models)]
+
+    async def list_running(self) -> list[RunningModel]:
+        return read_processes(await self._read("GET", "/api/ps"))
+
+    async def describe_model(self, model: ModelInfo) -> ModelInfo:
+        """`model` with its capabilities and context window. Raises GatewayError."""
+        return read_shown(await self._read("POST", "/api/show", {"model": model.id}), model)
+
+    async def _read(
+        self, method: str, path: str, payload: Mapping[str, Any] | None = None
+    ) -> bytes:
+        reply = await self._send(method, path, None if payload is None else orjson.dumps(payload))
+        try:
+            return await reply.read()
+        finally:
+            reply.close()
+
+    async def _post(self, path: str, payload: Mapping[str, Any]) -> HttpReply:
+        return await self._send("POST", path, orjson.dumps(payload))
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> HttpReply:
+        reply = await self.http.request(
+            method,
+            self._root + path,
+            headers=self._headers,
+            body=body,
+            timeouts=self.endpoint.timeouts,
+        )
+        if reply.status != 200:
+            raise await self._error(reply)
+        return reply
+
+    async def _error(self, reply: HttpReply) -> UpstreamError:
+        try:
+            body = await reply.read(limit=1 << 20)
+        except UpstreamError:
+            body = b""  # the status alone tells enough
+        finally:
+            reply.close()
+        retry_after = reply.headers.get("retry-after")
+        return error_from_reply(reply.status, body, retry_after=retry_after, endpoint=self.endpoint)
+
+
+def server_root(address: str) -> str:
+    """Where the API's paths begin. OLLAMA_HOST is also what a server listens on: any address, as
+    in 0.0.0.0, is asked on loopback, as Ollama's own client does."""
+    root = address.rstrip("/").removesuffix("/v1").removesuffix("/api")
+    parts = urlsplit(root)
+    loopback = _LOOPBACK.get(parts.hostname or "")
+    if loopback is None:
+        return root
+    return f"{parts.scheme}://{loopback}:{parts.port or _PORT}{parts.path}"
+
+
+async def _read_end(reply: HttpReply) -> None:
+    """Reads the few bytes after the last line, or the connection could not be used again; an
+    upstream that keeps it open only loses that."""
+    with contextlib.suppress(TimeoutError, GatewayError):
+        async with asyncio.timeout(_END_GRACE_S):
+            while await reply.next_bytes():
+                pass
