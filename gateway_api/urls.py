@@ -14,6 +14,11 @@ from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
 from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
+from gateway_api.ollama.answering import ChatView, GenerateView
+from gateway_api.ollama.embedding import EmbeddingsView as OllamaEmbeddingsView
+from gateway_api.ollama.embedding import EmbedView
+from gateway_api.ollama.models import RunningView, ShowView, TagsView, VersionView
+from gateway_api.ollama.view import UnknownOllamaAddressView
 from gateway_api.openai.chat import ChatCompletionsView
 from gateway_api.openai.completions import CompletionsView
 from gateway_api.openai.embeddings import EmbeddingsView
@@ -82,8 +87,18 @@ urlpatterns = [
     path("v1/conversations/<str:conversation_id>/items", ConversationItemsView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
+    path("api/chat", ChatView.as_view()),
+    path("api/generate", GenerateView.as_view()),
+    path("api/embed", EmbedView.as_view()),
+    path("api/embeddings", OllamaEmbeddingsView.as_view()),
+    path("api/tags", TagsView.as_view()),
+    path("api/show", ShowView.as_view()),
+    path("api/ps", RunningView.as_view()),
+    path("api/version", VersionView.as_view()),
     path("livez", LiveView.as_view()),
     path("readyz", ReadyView.as_view()),
     path("v1/<path:rest>", UnknownAddressView.as_view()),
     path("v1", UnknownAddressView.as_view()),
+    path("api/<path:rest>", UnknownOllamaAddressView.as_view()),
+    path("api", UnknownOllamaAddressView.as_view()),
 ]

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from django.conf import settings
 
-from tests.gateway import Gateway, running_gateway
+from tests.gateway import Gateway, configuration, running_gateway, with_ollama
 from tests.upstream import Upstream, scripted_upstream, silence
 
 
@@ -71,6 +71,23 @@ def gateway(_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> It
         running_gateway(folder, url, _upstream.base_url) as gateway,
     ):
         yield gateway
+
+
+@pytest.fixture(scope="session")
+def mixed_gateway(
+    _upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A server process whose providers `scripted` (openai-compatible) and `llama` (ollama) are
+    both `upstream`."""
+    folder = tmp_path_factory.mktemp("mixed")
+    with spare_database(folder) as url:
+        gateway = Gateway(folder, url)
+        gateway.apply(with_ollama(configuration(_upstream.base_url)))
+        try:
+            gateway.start()
+            yield gateway
+        finally:
+            gateway.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""OpenAPI schemas of the Ollama wire, read off the types that validate it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
+
+from gateway_api.ollama.fields import (
+    ChatFields,
+    EmbeddingsFields,
+    EmbedFields,
+    GenerateFields,
+    ShowFields,
+)
+from gateway_api.openai.schema import ERROR_RESPONSES as OPENAI_ERROR_RESPONSES
+from gateway_api.openai.schema import inlined_schema
+
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+ERROR_RESPONSES = {
+    key: OpenApiResponse(ERROR, description=response.description)
+    for key, response in OPENAI_ERROR_RESPONSES.items()
+}
+
+
+def _body(fields: type) -> dict[str, Any]:
+    return {"application/json": {**inlined_schema(fields), "additionalProperties": True}}
+
+
+def _whole(description: str, properties: dict[str, Any]) -> dict[Any, Any]:
+    schema = {"type": "object", "properties": properties}
+    return {(200, "application/json"): OpenApiResponse(schema, description=description)}
+
+
+_STRING, _INTEGER, _ARRAY = {"type": "string"}, {"type": "integer"}, {"type": "array", "items": {}}
+_COUNTS = {
+    "model": _STRING,
+    "created_at": {"type": "string", "format": "date-time"},
+    "done": {"type": "boolean"},
+    "done_reason": _STRING,
+    "total_duration": {"type": "integer", "description": "Nanoseconds."},
+    "prompt_eval_count": _INTEGER,
+    "eval_count": _INTEGER,
+}
+_STREAMED = {
+    (200, "application/x-ndjson"): OpenApiResponse(
+        OpenApiTypes.STR,
+        description="Unless `stream` is false: JSON lines, the last with `done: true` and counts.",
+        examples=[OpenApiExample("line", value='{"message":{…},"done":false}')],
+    )
+}
+CHAT_REQUEST = _body(ChatFields)
+CHAT_RESPONSES = {
+    **_whole("The whole answer.", {**_COUNTS, "message": {"type": "object"}}),
+    **_STREAMED,
+    **ERROR_RESPONSES,
+}
+GENERATE_REQUEST = _body(GenerateFields)
+GENERATE_RESPONSES = {
+    **_whole("The whole answer.", {**_COUNTS, "response": _STRING}),
+    **_STREAMED,
+    **ERROR_RESPONSES,
+}
+EMBED_REQUEST = _body(EmbedFields)
+EMBED_RESPONSES = {
+    **_whole("The vectors.", {"model": _STRING, "embeddings": _ARRAY}),
+    **ERROR_RESPONSES,
+}
+EMBEDDINGS_REQUEST = _body(EmbeddingsFields)
+EMBEDDINGS_RESPONSES = {**_whole("The vector.", {"embedding": _ARRAY}), **ERROR_RESPONSES}
+SHOW_REQUEST = _body(ShowFields)
+_LISTING_ERRORS = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (401, 404)}
+SHOW_RESPONSES = {
+    **_whole(
+        "One model.",
+        {"capabilities": _ARRAY, "details": {"type": "object"}, "model_info": {"type": "object"}},
+    ),
+    **_LISTING_ERRORS,
+}
+MODELS_RESPONSES = {**_whole("Models.", {"models": _ARRAY}), **_LISTING_ERRORS}
+VERSION_RESPONSES = _whole("The API's version.", {"version": _STRING})

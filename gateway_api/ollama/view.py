@@ -1,0 +1,44 @@
+"""What the views of the Ollama wire share: its error envelope, and its clients' model names."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema
+
+from chat.errors import GatewayError
+from gateway_api.answers import Answer
+from gateway_api.async_view import AsyncAPIView
+from gateway_api.not_found import UnknownAddressView
+from gateway_api.ollama.encoding import error_body
+from gateway_api.resources import http_client
+from providers import discovery, snapshot
+
+_TAG = ":latest"
+
+
+class OllamaView(AsyncAPIView):
+    """An AsyncAPIView whose errors are `{"error": "…"}`."""
+
+    def explain(self, error: GatewayError) -> Answer:
+        answer = super().explain(error)
+        answer.body = error_body(error)
+        return answer
+
+
+@extend_schema(exclude=True)
+class UnknownOllamaAddressView(OllamaView, UnknownAddressView):
+    """404 in Ollama's words."""
+
+
+async def public_name(name: str | None) -> str | None:
+    """A model's name without the `:latest` that clients of Ollama put to names without a tag,
+    where only the name without it is known here."""
+    if not name or not name.endswith(_TAG):
+        return name
+    configuration = snapshot.current()
+    bare = name.removesuffix(_TAG)
+    if name in configuration.routes or bare in configuration.routes:
+        return name if name in configuration.routes else bare
+    await discovery.list_all(configuration, http_client())
+    known = set(discovery.public_names(configuration))
+    known.update(each.partition("/")[2] for each in list(known))
+    return bare if bare in known and name not in known else name
