@@ -7,6 +7,12 @@ httpx, which Ollama's Python client reads lines with, breaks them at U+0085, U+2
 
 from __future__ import annotations
 
+import msgspec
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not the JSON they should be: not JSON or not of the shape,
+not UTF-8, nested without end."""
+
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """An upstream that never ends a line must not fill our memory."""
 

@@ -179,7 +179,9 @@ class _Gathered:
                 f"The model's call of the tool {self.name[:64]!r} has arguments that are no JSON "
                 "object."
             )
-        function = _Function(self.name, msgspec.Raw(orjson.dumps(parsed)), index)
+        # As it stands: a number may be longer than a float. Line breaks can only be white space.
+        arguments = arguments.replace("\n", " ").replace("\r", " ")
+        function = _Function(self.name, msgspec.Raw(arguments.encode()), index)
         return _Call(self.id or f"call_{index}", function)
 
 

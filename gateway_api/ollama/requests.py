@@ -145,7 +145,12 @@ def _add_options(body: dict[str, Any], options: dict[str, Any], lost: set[str]) 
 def _response_format(wanted: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(wanted, str):
         return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}
+    told = {"type": "json_schema", "json_schema": {"name": "answer", "schema": wanted}}
+    try:
+        orjson.dumps([told])  # it stands two levels deeper than it came
+    except TypeError:
+        raise InvalidRequest("`format` is nested too deeply.", param="format") from None
+    return told
 
 
 def _tool(tool: Tool, at: int) -> dict[str, Any]:

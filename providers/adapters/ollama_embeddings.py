@@ -9,6 +9,7 @@ import msgspec
 
 from chat.embeddings import embeddings_body, wants_base64
 from chat.errors import InvalidRequest, UpstreamFailed
+from chat.ndjson import UNREADABLE
 from chat.types import EmbeddingsRequest, Reply, Usage
 from providers.adapters.ollama_stream import BYTES_PER_TOKEN
 
@@ -42,7 +43,7 @@ def read_embedded(body: bytes, request: EmbeddingsRequest, *, model: str, native
     UpstreamFailed for one that does not hold a vector for each input."""
     try:
         embedded = msgspec.json.decode(body, type=_Embedded)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise UpstreamFailed("The provider's answer holds no embeddings.") from None
     asked = request.params.input
     if len(embedded.embeddings) != (1 if isinstance(asked, str) else len(asked)):

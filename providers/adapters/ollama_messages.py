@@ -162,4 +162,6 @@ def _told_call(call: ToolCall, where: str) -> dict[str, Any]:
             param=f"{where}.function.arguments",
             code="invalid_value",
         )
-    return {"function": {"name": call.function.name, "arguments": parsed}}
+    # As it stands: a number may be longer than a float, and nesting deeper than a writer goes.
+    as_it_stands = orjson.Fragment(arguments if parsed else "{}")
+    return {"function": {"name": call.function.name, "arguments": as_it_stands}}

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from chat.errors import UpstreamUnreachable
+from chat.ndjson import UNREADABLE
 from chat.types import ModelInfo, RunningModel
 
 _FLAGS = {"tools": "tools", "vision": "vision", "thinking": "reasoning", "embedding": "embeddings"}
@@ -46,7 +47,7 @@ def read_tags(body: bytes) -> list[ModelInfo]:
     """`GET /api/tags`. Raises UpstreamUnreachable(kind="protocol") for what is no such list."""
     try:
         tags = msgspec.json.decode(body, type=_Tags)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise _unreadable() from None
     return [
         ModelInfo(id=each.model or each.name, created=_seconds(each.modified_at), owned_by="ollama")
@@ -59,7 +60,7 @@ def read_processes(body: bytes) -> list[RunningModel]:
     """`GET /api/ps`. Raises UpstreamUnreachable(kind="protocol")."""
     try:
         processes = msgspec.json.decode(body, type=_Processes)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise _unreadable() from None
     return [
         RunningModel(
@@ -79,7 +80,7 @@ def read_shown(body: bytes, model: ModelInfo) -> ModelInfo:
     window the model was trained for. Raises UpstreamUnreachable(kind="protocol")."""
     try:
         shown = msgspec.json.decode(body, type=_Shown)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise _unreadable() from None
     flags = None
     if shown.capabilities is not None:

@@ -16,7 +16,7 @@ import orjson
 
 from chat.errors import GatewayError, ToolChoiceNotMet, UpstreamFailed, UpstreamUnreachable
 from chat.folding import CompletionFolder
-from chat.ndjson import LineSplitter, LineTooLong, one_line
+from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, one_line
 from chat.types import (
     Batch,
     ChatChunk,
@@ -121,7 +121,7 @@ class OllamaStreamReader:
         if rest and not (self.done or self.failure):
             try:
                 _decode(rest)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 rest = b""  # half a line
             if rest:
                 batch = self._read(rest + b"\n")
@@ -134,7 +134,7 @@ class OllamaStreamReader:
     def _read(self, raw: bytes) -> Batch | None:
         try:
             lines = _decode_lines(raw)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             lines = self._decode_each(raw)
         chunks: list[ChatChunk] = []
         used = 0
@@ -161,7 +161,7 @@ class OllamaStreamReader:
                 told = _error_of(line) or "The provider sent a chunk of an unknown shape."
                 lines.append(Line(error=told))
                 break
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 lines.append(Line(error="The provider sent a chunk that is not JSON."))
                 break
         return lines
@@ -337,7 +337,7 @@ def read_reply(
     """A non-streamed answer, as itself for a caller on the same wire. Raises GatewayError."""
     try:
         line = _decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise UpstreamFailed("The provider's answer could not be read.", retryable=True) from None
     reader = OllamaStreamReader(request, endpoint, policy=policy, native=native)
     folder = CompletionFolder()

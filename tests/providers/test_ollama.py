@@ -522,6 +522,41 @@ async def test_a_stream_is_thinking_text_calls_and_the_end(
     assert usage.choices == []
 
 
+async def test_arguments_in_the_history_go_up_as_they_stand(
+    upstream: Upstream, http: HttpClient
+) -> None:
+    arguments = '{"id": 123456789012345678901234567890, "deep": ' + "[" * 400 + "]" * 400 + "}"
+    call = {"id": "c", "type": "function", "function": {"name": "a", "arguments": arguments}}
+    await adapter(upstream, http).complete(
+        wanted(messages=[*HELLO, {"role": "assistant", "tool_calls": [call]}])
+    )
+    assert arguments.encode() in upstream.asked[0].body
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"message": {"content": "\xff"}}\n',
+        b'{"message": {"content": "\\ud800"}}\n',
+        b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+        b'{"message": {"tool_calls": [{"function": {"name": "a", "arguments": [1]}}]}}\n',
+        b'{"message": {"tool_calls": [{"function": {"name": "a", "arguments": "{"}}]}}\n',
+        b"null\n",
+        b"5\n",
+        b'{"prompt_eval_count": 1e400}\n',
+    ],
+    ids=["utf-8", "surrogate", "deep", "arguments", "half arguments", "null", "number", "infinite"],
+)
+@pytest.mark.parametrize("before", [b"", chat_line(content="Hi")])
+def test_what_cannot_be_read_is_the_providers_failure(odd: bytes, before: bytes) -> None:
+    reader = OllamaStreamReader(wanted(), Endpoint(base_url="", api_key="", model="x"))
+    found = reader.feed(before + odd + last_line())
+    assert isinstance(reader.failure, UpstreamFailed)
+    text = folded([found] if found else []).completion()["choices"]
+    assert not text or text[0]["message"]["content"] == ("Hi" if before else "")
+    assert not text or text[0]["finish_reason"] is None
+
+
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize(
     "ending",

@@ -403,6 +403,8 @@ BAD = {
     "model as number": {"model": 5, "messages": HELLO},
     "stream as text": {"model": MODEL, "messages": HELLO, "stream": "yes"},
     "format as word": {"model": MODEL, "messages": HELLO, "format": "xml"},
+    "deep format": b'{"model": "%b", "messages": [{"role": "user", "content": "x"}], "format": %b}'
+    % (MODEL.encode(), b'{"a":' * 253 + b"1" + b"}" * 253),
     "think as word": {"model": MODEL, "messages": HELLO, "think": "hard"},
     "options as array": {"model": MODEL, "messages": HELLO, "options": [1]},
     "temperature as text": {"model": MODEL, "messages": HELLO, "options": {"temperature": "x"}},

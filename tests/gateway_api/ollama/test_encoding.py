@@ -101,3 +101,14 @@ def test_a_finish_is_told_as_its_reason(finish: Any, reason: str) -> None:
     encoder = LineEncoder("m", generate=False)
     encoder.encode(Batch([ChatChunk([ChunkChoice(0, Delta(), finish)])]))
     assert lines(encoder.end(EXCHANGE))[-1]["done_reason"] == reason
+
+
+def test_arguments_keep_their_numbers_and_stay_in_one_line() -> None:
+    encoder = LineEncoder("m", generate=False)
+    arguments = (
+        '{\n "id": 123456789012345678901234567890,\r\n "deep": ' + "[" * 400 + "]" * 400 + "}"
+    )
+    encoder.encode(batch(fragment(0, arguments, id="c", name="t")))
+    raw = encoder.end(EXCHANGE)
+    assert raw.count(b"\n") == 2
+    assert b"123456789012345678901234567890" in raw
