@@ -1,7 +1,7 @@
 """Ollama's own API: `/api/chat`, `/api/generate`, `/api/embed`, `/api/tags`, `/api/show`.
 
 A caller on the same wire has its body passed up with only the model changed and the lines passed
-down; everybody else is translated (`ollama_request`, `ollama_stream`).
+down; everybody else is translated (`ollama_request`, `ollama_stream`, `ollama_reply`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.ollama_embeddings import embed_payload, read_embedded
 from providers.adapters.ollama_messages import Images, linked_images
 from providers.adapters.ollama_models import read_processes, read_shown, read_tags
+from providers.adapters.ollama_reply import read_reply
 from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy, chat_payload
-from providers.adapters.ollama_stream import OllamaStreamReader, read_reply
+from providers.adapters.ollama_stream import OllamaStreamReader
 from providers.adapters.openai import NEVER_FORWARDED
 from providers.adapters.openai_errors import error_from_reply
 from providers.capabilities import Capabilities

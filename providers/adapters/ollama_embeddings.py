@@ -11,7 +11,7 @@ from chat.embeddings import embeddings_body, wants_base64
 from chat.errors import InvalidRequest, UpstreamFailed
 from chat.ndjson import UNREADABLE
 from chat.types import EmbeddingsRequest, Reply, Usage
-from providers.adapters.ollama_stream import BYTES_PER_TOKEN
+from providers.adapters.ollama_lines import BYTES_PER_TOKEN
 
 _PASSED = frozenset({"dimensions", "truncate", "options", "keep_alive"})
 _KNOWN = _PASSED | {"model", "input", "encoding_format"}

@@ -82,6 +82,10 @@ class ToolPolicy:
     demanded: frozenset[str] = frozenset()
     single: bool = False
 
+    def admits(self, name: str, *, after: int) -> bool:
+        """Whether a call is shown that comes after so many others."""
+        return not (self.single and after) and (not self.demanded or name in self.demanded)
+
 
 ANY_ANSWER = ToolPolicy()
 
@@ -106,17 +110,21 @@ def chat_payload(
     payload["messages"] = ollama_messages(request, images, instructions)
     if options := _options(request, defaults):
         payload["options"] = options
-    payload.update({name: defaults[name] for name in _NATIVE if name in defaults})
+    for name in _NATIVE:
+        if name in defaults:
+            payload[name] = defaults[name]
     if (think := _think(request, thinks=endpoint.capabilities.reasoning)) is not None:
         payload["think"] = think
-    payload.update({name: body[name] for name in _NATIVE if body.get(name) is not None})
+    for name in _NATIVE:
+        if body.get(name) is not None:
+            payload[name] = body[name]
     if params.logprobs:
         payload["logprobs"] = True
         if params.top_logprobs is not None:
             payload["top_logprobs"] = params.top_logprobs
-    request.dropped.update(
-        name for name, value in body.items() if name not in _TAKEN and value is not None
-    )
+    if not body.keys() <= _TAKEN:
+        lost = body.keys() - _TAKEN
+        request.dropped.update(name for name in lost if body[name] is not None)
     return payload, policy
 
 

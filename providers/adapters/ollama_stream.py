@@ -1,21 +1,15 @@
-"""Reads Ollama's answers: JSON lines in any split to batches of chunks, a whole answer to a reply.
-
-Shapes follow Ollama's `docs/api.md` and recorded traffic: a line may hold text, thinking or whole
-tool calls; the one with `done: true` ends the answer and counts tokens, without `prompt_eval_count`
-where the prompt was cached, and may hold the last text too.
-"""
+"""Reads Ollama's streams: JSON lines in any split to batches of chunks."""
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from typing import Any
 
 import msgspec
 import orjson
 
-from chat.errors import GatewayError, ToolChoiceNotMet, UpstreamFailed, UpstreamUnreachable
-from chat.folding import CompletionFolder
+from chat.errors import GatewayError, UpstreamFailed, UpstreamUnreachable
 from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, one_line
 from chat.types import (
     Batch,
@@ -25,52 +19,27 @@ from chat.types import (
     Delta,
     FinishReason,
     FunctionDelta,
-    Reply,
     ToolCallDelta,
-    Usage,
 )
 from providers.adapters.base import Endpoint
+from providers.adapters.ollama_lines import (
+    Call,
+    Line,
+    arguments_of,
+    call_id,
+    decode,
+    decode_lines,
+    finish_reason,
+    no_call,
+    odd_arguments,
+    read_logprobs,
+    read_usage,
+)
 from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy
 from providers.adapters.openai_errors import error_in_band
 
-BYTES_PER_TOKEN = 4
-"""For counts a server leaves out."""
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str = ""
-    arguments: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class _Call(msgspec.Struct, gc=False):
-    function: _Function
-    id: str | None = None
-    """Servers since 0.12 give one."""
-
-
-class _Message(msgspec.Struct, gc=False):
-    content: str | None = None
-    thinking: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class Line(msgspec.Struct, gc=False):
-    """A line of `/api/chat`; or of `/api/generate`, which has `response` for a message."""
-
-    model: str = ""
-    message: _Message | None = None
-    response: str | None = None
-    thinking: str | None = None
-    done: bool = False
-    done_reason: str | None = None
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
-    logprobs: list[dict[str, Any]] | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(Line).decode
-_decode_lines = msgspec.json.Decoder(Line).decode_lines
+_MOST_WITHHELD = 100_000
+"""Chunks kept back of an answer that owes a call."""
 
 
 class OllamaStreamReader:
@@ -97,7 +66,7 @@ class OllamaStreamReader:
         self._policy = policy
         self._native = native
         self._splitter = LineSplitter()
-        self._id = uuid.uuid4().hex
+        self._id = os.urandom(12).hex()
         self._created = int(time.time())
         self._model = endpoint.model
         self._begun = False
@@ -120,7 +89,7 @@ class OllamaStreamReader:
         batch = None
         if rest and not (self.done or self.failure):
             try:
-                _decode(rest)
+                decode(rest)
             except UNREADABLE:
                 rest = b""  # half a line
             if rest:
@@ -133,7 +102,7 @@ class OllamaStreamReader:
 
     def _read(self, raw: bytes) -> Batch | None:
         try:
-            lines = _decode_lines(raw)
+            lines = decode_lines(raw)
         except UNREADABLE:
             lines = self._decode_each(raw)
         chunks: list[ChatChunk] = []
@@ -156,7 +125,7 @@ class OllamaStreamReader:
         lines = []
         for line in filter(None, map(bytes.strip, raw.split(b"\n"))):
             try:
-                lines.append(_decode(line))
+                lines.append(decode(line))
             except msgspec.ValidationError:
                 told = _error_of(line) or "The provider sent a chunk of an unknown shape."
                 lines.append(Line(error=told))
@@ -189,22 +158,18 @@ class OllamaStreamReader:
         if self._withheld is not None:
             self._withhold(chunks)
 
-    def _add_calls(self, calls: list[_Call], chunks: list[ChatChunk]) -> None:
+    def _add_calls(self, calls: list[Call], chunks: list[ChatChunk]) -> None:
         for call in calls:
-            if self._policy.single and self._calls:
-                return
-            try:
-                arguments = _arguments(call.function.arguments)
-            except ValueError:
-                self.failure = UpstreamFailed(
-                    "The provider sent a tool call whose arguments are no JSON object."
-                )
-                return
-            if self._policy.demanded and call.function.name not in self._policy.demanded:
+            if not self._policy.admits(call.function.name, after=self._calls):
                 continue
+            try:
+                arguments = arguments_of(call.function.arguments)
+            except ValueError:
+                self.failure = odd_arguments()
+                return
             delta = ToolCallDelta(
                 index=self._calls,
-                id=call.id or f"call_{self._id[:20]}{self._calls:04d}",
+                id=call_id(call, self._id, self._calls),
                 type="function",
                 function=FunctionDelta(name=call.function.name, arguments=arguments),
             )
@@ -231,9 +196,7 @@ class OllamaStreamReader:
             self._withheld = None
         elif self.done or len(self._withheld) > _MOST_WITHHELD:
             self.done = True
-            self.failure = ToolChoiceNotMet(
-                "The model did not call a tool, which `tool_choice` demands.", param="tool_choice"
-            )
+            self.failure = no_call()
 
     @property
     def _chunk_id(self) -> str:
@@ -250,9 +213,6 @@ class OllamaStreamReader:
         return ChatChunk([choice], id=self._chunk_id, created=self._created, model=self._model)
 
 
-_MOST_WITHHELD = 100_000
-
-
 def _canonical(raw: bytes, used: int, *, whole: bool) -> bytes:
     """The first `used` lines as the caller gets them: one JSON object and one LF each."""
     if whole and b"\r" not in raw and b"\n\n" not in raw and raw[:1] == b"{":
@@ -267,95 +227,3 @@ def _error_of(line: bytes) -> Any:
     except orjson.JSONDecodeError:
         return None
     return fields.get("error") if isinstance(fields, dict) else None
-
-
-def _arguments(raw: msgspec.Raw) -> str:
-    """A call's arguments as OpenAI's JSON string. Raises ValueError for what is no object."""
-    text = bytes(raw).strip()
-    if text.startswith(b'"'):  # some servers with this API keep OpenAI's form
-        text = msgspec.json.decode(text, type=str).encode().strip() or b"{}"
-        msgspec.json.decode(text, type=dict[str, Any])
-    if text == b"null":
-        text = b"{}"
-    if not text.startswith(b"{"):
-        raise ValueError("arguments are no object")
-    return text.decode()
-
-
-def finish_reason(done_reason: str | None, *, called: bool) -> FinishReason:
-    """OpenAI's word for the end `done: true` tells of; a call makes it `tool_calls` (M29)."""
-    if done_reason == "length":
-        return "length"
-    return "tool_calls" if called else "stop"
-
-
-def read_usage(line: Line, request: ChatRequest, *, text_bytes: int) -> Usage:
-    """The counts of the last line; a missing one is estimated, and the whole marked so."""
-    prompt, output = line.prompt_eval_count, line.eval_count
-    usage = Usage(
-        prompt_tokens=max(1, request.size // BYTES_PER_TOKEN) if prompt is None else prompt,
-        completion_tokens=-(-text_bytes // BYTES_PER_TOKEN) if output is None else output,
-    )
-    usage.total_tokens = usage.prompt_tokens + (usage.completion_tokens or 0)
-    if prompt is None or output is None:
-        usage.estimated = True
-    return usage
-
-
-def read_logprobs(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Ollama's list of tokens as OpenAI's `logprobs` object."""
-    return {
-        "content": [
-            {
-                **_token(entry),
-                "top_logprobs": [_token(each) for each in entry.get("top_logprobs") or ()],
-            }
-            for entry in entries
-        ],
-        "refusal": None,
-    }
-
-
-def _token(entry: dict[str, Any]) -> dict[str, Any]:
-    token = str(entry.get("token", ""))
-    known = entry.get("bytes")
-    return {
-        "token": token,
-        "logprob": entry.get("logprob", 0.0),
-        "bytes": known if isinstance(known, list) else list(token.encode()),
-    }
-
-
-def read_reply(
-    body: bytes,
-    request: ChatRequest,
-    endpoint: Endpoint,
-    *,
-    policy: ToolPolicy = ANY_ANSWER,
-    native: bool = False,
-) -> Reply:
-    """A non-streamed answer, as itself for a caller on the same wire. Raises GatewayError."""
-    try:
-        line = _decode(body)
-    except UNREADABLE:
-        raise UpstreamFailed("The provider's answer could not be read.", retryable=True) from None
-    reader = OllamaStreamReader(request, endpoint, policy=policy, native=native)
-    folder = CompletionFolder()
-    chunks: list[ChatChunk] = []
-    if line.error is not None:
-        raise error_in_band(line.error, endpoint)
-    if not line.done:
-        raise UpstreamFailed("The provider's answer holds no completion.")
-    reader.add(line, chunks)
-    if reader.failure is not None:
-        raise reader.failure
-    for chunk in chunks:
-        folder.add(chunk)
-    completion = folder.completion()
-    return Reply(
-        body=body if native else orjson.dumps(completion),
-        finish_reason=completion["choices"][0]["finish_reason"],
-        usage=folder.usage,
-        text_bytes=reader.text_bytes,
-        wire="ollama" if native else "openai",
-    )
