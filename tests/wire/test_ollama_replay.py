@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway import KEY, Answered, Gateway, wait_until
-from tests.upstream import Upstream, list_models
+from tests.gateway import KEY, Answered, Gateway, running_gateway, wait_until
+from tests.upstream import Upstream, scripted_upstream, silence
 from tests.wire.test_openai_replay import events, playing, shown
 
 RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/ollama.jsonl.gz"
@@ -190,24 +190,17 @@ def test_on_the_same_wire_nothing_changes_but_the_model(
 
 @every(TAGS)
 def test_the_listed_models_are_offered_under_the_providers_name(
-    mixed_gateway: Gateway, upstream: Upstream, interaction: dict[str, Any]
+    tmp_path: Path, spare_database_url: str, interaction: dict[str, Any]
 ) -> None:
-    async def listing(asked: Any, peer: Any) -> None:
-        if asked.path != "/api/tags":
-            await list_models(asked, peer)
-            return
-        await playing(interaction["response"])(asked, peer)
-
-    upstream.answer_get = listing
-    mixed_gateway.stop()  # what it knows of the models is a minute old at most
-    mixed_gateway.start()
-    try:
-        headers = {"authorization": f"Bearer {KEY}"}
-        told = mixed_gateway.call("GET", "/api/tags", headers=headers).json()["models"]
-    finally:
-        upstream.answer_get = list_models
-    names = {f"llama/{each['name']}" for each in interaction["response"]["body"]["models"]}
-    assert names == {each["name"] for each in told if each["name"].startswith("llama/")}
+    headers = {"authorization": f"Bearer {KEY}"}
+    with scripted_upstream(silence) as upstream:
+        upstream.answer_get = playing(interaction["response"])
+        base_url = upstream.base_url
+        with running_gateway(tmp_path, spare_database_url, base_url, kind="ollama") as gateway:
+            told = gateway.call("GET", "/api/tags", headers=headers).json()["models"]
+    names = {f"scripted/{each['name']}" for each in interaction["response"]["body"]["models"]}
+    offered = {each["name"] for each in told if each["name"].startswith("scripted/")}
+    assert offered - {"scripted/gpt-4o-mini"} == names  # that one is the route's
 
 
 # --- Ollama upstream, OpenAI caller -------------------------------------------------------------
