@@ -194,7 +194,7 @@ def test_the_listed_models_are_offered_under_the_providers_name(
 ) -> None:
     headers = {"authorization": f"Bearer {KEY}"}
     with scripted_upstream(silence) as upstream:
-        upstream.answer_get = playing(interaction["response"])
+        upstream.listing = playing(interaction["response"])
         base_url = upstream.base_url
         with running_gateway(tmp_path, spare_database_url, base_url, kind="ollama") as gateway:
             told = gateway.call("GET", "/api/tags", headers=headers).json()["models"]
