@@ -9,7 +9,6 @@ import orjson
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from chat.errors import ServiceUnavailable
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.async_view import read_json_body
@@ -19,8 +18,7 @@ from gateway_api.ollama import schema
 from gateway_api.ollama.encoding import LineEncoder, error_body, rfc3339
 from gateway_api.ollama.requests import Load, Parsed, parse_chat, parse_generate
 from gateway_api.ollama.view import OllamaView, public_name
-from gateway_api.resources import http_client, journal
-from providers import snapshot
+from gateway_api.resources import configuration, http_client, journal
 from providers.routing import find_plan
 
 NDJSON = "application/x-ndjson"
@@ -51,11 +49,8 @@ class _AnsweringView(OllamaView):
     async def _loaded(self, load: Load) -> Answer:
         """What clients send before the first prompt. Nothing is asked upstream: whether a model is
         there is all that can be said of one that may run anywhere."""
-        configuration = snapshot.current()
-        if configuration is snapshot.EMPTY:
-            raise ServiceUnavailable("The gateway has not read its configuration yet.")
         plan = await find_plan(
-            configuration,
+            configuration(),
             await public_name(load.model),
             may_use=self.caller.may_use,
             http=http_client(),

@@ -18,9 +18,9 @@ from gateway_api.ollama import schema
 from gateway_api.ollama.fields import ShowFields
 from gateway_api.ollama.requests import parse_fields
 from gateway_api.ollama.view import OllamaView, public_name
-from gateway_api.openai.models import usable_models
-from gateway_api.resources import http_client
-from providers import snapshot
+from gateway_api.openai.models import find_model, usable_models
+from gateway_api.resources import configuration, http_client
+from providers.routing import find_plan
 from providers.snapshot import ProviderFacts, Target, build_adapter
 
 API_VERSION = "0.12.6"
@@ -60,11 +60,13 @@ class ShowView(OllamaView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         _, fields = parse_fields(await read_json_body(request), ShowFields)
-        name = await public_name(fields.model or fields.name) or ""
-        models = await usable_models(self.caller)
-        if name not in models:
-            raise ModelNotFound(f"The model '{name[:200]}' does not exist.", param="model")
-        return json_answer(_shown(models[name]))
+        name = await public_name(fields.model or fields.name)
+        may_use = self.caller.may_use
+        plan = await find_plan(configuration(), name, may_use=may_use, http=http_client())
+        model = await find_model(plan.model)
+        if model is None:
+            raise ModelNotFound(f"The model '{plan.model[:200]}' does not exist.", param="model")
+        return json_answer(_shown(model))
 
 
 class RunningView(OllamaView):
@@ -77,7 +79,7 @@ class RunningView(OllamaView):
         tags=["Ollama wire"],
     )
     async def get(self, request: Request) -> AnyAnswer:
-        providers = [each for each in snapshot.current().providers.values() if each.usable]
+        providers = [each for each in configuration().providers.values() if each.usable]
         found = await asyncio.gather(*map(_running, providers))
         running = [each for models in found for each in models]
         return json_answer(

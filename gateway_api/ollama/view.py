@@ -9,8 +9,8 @@ from gateway_api.answers import Answer
 from gateway_api.async_view import AsyncAPIView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.ollama.encoding import error_body
-from gateway_api.resources import http_client
-from providers import discovery, snapshot
+from gateway_api.resources import configuration, http_client
+from providers import discovery
 
 _TAG = ":latest"
 
@@ -34,11 +34,15 @@ async def public_name(name: str | None) -> str | None:
     where only the name without it is known here."""
     if not name or not name.endswith(_TAG):
         return name
-    configuration = snapshot.current()
+    current = configuration()
     bare = name.removesuffix(_TAG)
-    if name in configuration.routes or bare in configuration.routes:
-        return name if name in configuration.routes else bare
-    await discovery.list_all(configuration, http_client())
-    known = set(discovery.public_names(configuration))
+    if name in current.routes or bare in current.routes:
+        return name if name in current.routes else bare
+    provider = current.providers.get(name.partition("/")[0])
+    if provider is None:
+        await discovery.list_all(current, http_client())
+    elif provider.usable:
+        await discovery.list_models(provider, http_client())
+    known = set(discovery.public_names(current))
     known.update(each.partition("/")[2] for each in list(known))
     return bare if bare in known and name not in known else name

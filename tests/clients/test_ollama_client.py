@@ -271,12 +271,17 @@ def test_list_tells_the_names_of_v1_models(
     assert names == {model.id for model in openai_client.models.list()}
 
 
-@pytest.mark.parametrize("name", [MODEL, f"{MODEL}:latest", "smart"])
+@pytest.mark.parametrize("name", [MODEL, f"{MODEL}:latest", "gpt-4o-mini", "smart"])
 def test_show_tells_what_a_model_can_do(client: ollama.Client, name: str) -> None:
     shown = client.show(name)
-    assert "completion" in (shown.capabilities or ())
-    if name.startswith(MODEL):
-        assert {"tools", "vision"} <= set(shown.capabilities or ())
+    assert {"completion", "tools", "vision"} <= set(shown.capabilities or ())
+
+
+def test_show_tells_what_an_ollama_server_told(client: ollama.Client) -> None:
+    shown = client.show("llama/qwen3:latest")
+    assert shown.capabilities == ["completion", "tools", "thinking"]
+    assert shown.modelinfo is not None
+    assert 40960 in shown.modelinfo.values()
 
 
 def test_show_of_a_model_nobody_has_is_404(client: ollama.Client) -> None:
