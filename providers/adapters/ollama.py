@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from chat.errors import GatewayError, UpstreamError
+from chat.relays import NEVER_FORWARDED
 from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, RunningModel
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.ollama_embeddings import embed_payload, read_embedded
@@ -23,7 +24,6 @@ from providers.adapters.ollama_models import read_processes, read_shown, read_ta
 from providers.adapters.ollama_reply import read_reply
 from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy, chat_payload
 from providers.adapters.ollama_stream import OllamaStreamReader
-from providers.adapters.openai import NEVER_FORWARDED
 from providers.adapters.openai_errors import error_from_reply
 from providers.capabilities import Capabilities
 from providers.fetch import fetch_images
