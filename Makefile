@@ -21,7 +21,7 @@ ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.made-for 2>/dev/null),$(CUR
 .PHONY: $(VENV)/.made-for
 endif
 
-.PHONY: install dev run test test-sqlite test-postgres check format bench lock clean help
+.PHONY: install dev models run test test-sqlite test-postgres check format bench lock clean help
 
 help:
 	@sed -n 's/^##\([a-z]*\)/\1\t/p' $(MAKEFILE_LIST)
@@ -52,6 +52,18 @@ dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
 	@$(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+# torch stands in no lock file (requirements/lock.sh says why). A build for CUDA is some gigabytes; for the CPU one:
+# make models TORCH="torch==2.13.0 --index-url …", or --find-links and the folder where it lies.
+TORCH ?= torch==2.13.0
+
+##models: also install what transformers' and MLX models need, for the tests of tests/local_models
+models: $(VENV)/.models
+
+$(VENV)/.models: $(VENV)/.dev requirements/models.txt
+	@$(LOCKED) -r requirements/models.txt
+	@$(BIN)/python -m pip install -qq --only-binary=:all: $(TORCH)
 	@touch $@
 
 ##run: install what is missing, make the database and the first admin, serve on http://127.0.0.1:8000

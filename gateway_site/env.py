@@ -55,6 +55,14 @@ def choice(name: str, allowed: tuple[str, ...], default: str) -> str:
     return value
 
 
+def folder(name: str) -> str:
+    """A folder that exists; empty where none is named."""
+    value = text(name)
+    if value and not Path(value).expanduser().is_dir():
+        raise ImproperlyConfigured(f"{name} must name a folder, and {value!r} is none.")
+    return value
+
+
 def networks(name: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
         return parse_networks(text(name))

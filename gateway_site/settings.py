@@ -30,6 +30,7 @@ if URL_PREFIX:
 AUTH_MODE = env.choice("ABSTRACTCORE_AUTH", ("required", "local", "off"), "required")
 DEFAULT_PROVIDER = env.text("ABSTRACTCORE_DEFAULT_PROVIDER")
 DEFAULT_MODEL = env.text("ABSTRACTCORE_DEFAULT_MODEL")
+MODELS_DIR = env.folder("ABSTRACTCORE_MODELS_DIR")
 OUTBOUND_ALLOW = env.networks("ABSTRACTCORE_OUTBOUND_ALLOW")
 PROBE_LEDGER = "usage.probes.record"
 """Where the requests of a capability probe are written down: `providers` knows no ledger."""

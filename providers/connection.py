@@ -17,6 +17,7 @@ from providers.adapters.base import ChatAdapter, Endpoint
 from providers.http import HttpClient, Timeouts
 from providers.outbound import OutboundGuard, OutboundPolicy
 from providers.registry import adapter_class
+from providers.snapshot import adapter_options
 
 MODELS_SHOWN = 10
 MAX_MESSAGE = 300
@@ -81,7 +82,7 @@ async def test_connection(
         model=model or "",
         timeouts=Timeouts(min(timeout_s, 5.0), timeout_s, timeout_s, timeout_s),
         capabilities=adapter.defaults,
-        options={**(options or {}), "data_dir": settings.DATA_DIR},
+        options=adapter_options(options or {}),
     )
     try:
         return await _try(adapter(endpoint, client), report, timeout_s, models_shown)

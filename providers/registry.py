@@ -13,9 +13,9 @@ _ADAPTERS = {
     "openai": "providers.adapters.openai:OpenAIAdapter",
     "openai-compatible": "providers.adapters.openai:OpenAICompatibleAdapter",
     "anthropic": "providers.adapters.anthropic:AnthropicAdapter",
-    "lmstudio": "providers.adapters.openai:LMStudioAdapter",
+    "lmstudio": "providers.adapters.lmstudio:LMStudioAdapter",
     "ollama": "providers.adapters.ollama:OllamaAdapter",
-    "mlx": "providers.adapters.openai:MLXAdapter",
+    "mlx": "providers.adapters.mlx:MLXAdapter",
     "huggingface": "providers.adapters.huggingface:HuggingFaceAdapter",
     "fake": "providers.adapters.fake:FakeAdapter",
 }

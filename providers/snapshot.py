@@ -145,10 +145,20 @@ def build_adapter(target: Target, http: HttpClient) -> ChatAdapter:
         model=target.model,
         timeouts=provider.timeouts,
         capabilities=capabilities_of(target),
-        options={**provider.options, "data_dir": settings.DATA_DIR},
+        options=adapter_options(provider.options),
         content_policy=OutboundPolicy.for_tools(settings.OUTBOUND_ALLOW),
     )
     return adapter(endpoint, http)
+
+
+def adapter_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider's options with what the installation adds: a folder of models where it names none
+    itself, and where the runner keeps its files, which it cannot name."""
+    return {
+        **({"models_dir": settings.MODELS_DIR} if settings.MODELS_DIR else {}),
+        **options,
+        "data_dir": settings.DATA_DIR,
+    }
 
 
 EMPTY = Snapshot(revision=0, providers={}, deployments={}, routes={})

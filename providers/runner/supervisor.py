@@ -113,13 +113,13 @@ class _Runner:
                 endpoint = await asyncio.to_thread(self._look)
             except OSError as error:
                 raise UpstreamFailed(
-                    f"The runner of {self._model.id} cannot be started: {error.strerror}."
+                    f"The runner of {self._model.name} cannot be started: {error.strerror}."
                 ) from error
             if endpoint is not None:
                 return endpoint
             await asyncio.sleep(_LOOK_EVERY_S)
         raise UpstreamOverloaded(
-            f"The local model {self._model.id} is still being loaded.",
+            f"The local model {self._model.name} is still being loaded.",
             retryable=True,
             retry_after="5",
         )
@@ -172,7 +172,7 @@ class _Runner:
             self._files,
             lock=lock,
         )
-        logger.info("local model %s started (pid %d)", self._model.id, child.pid)
+        logger.info("local model %s started (pid %d)", self._model.name, child.pid)
         # Without somebody who waits, a dead child stays a zombie for as long as this worker lives.
         threading.Thread(target=child.wait, name=f"reap-{child.pid}", daemon=True).start()
 
@@ -202,7 +202,7 @@ class _Runner:
         self._files.write_state(crashed)
         logger.error(
             "local model %s ended unexpectedly (failure %d in a row); its log may say why",
-            self._model.id,
+            self._model.name,
             crashed.failures,
         )
         return crashed
@@ -223,14 +223,26 @@ def _see_outcome(search: asyncio.Task[RunnerEndpoint]) -> None:
         search.exception()
 
 
+_NEEDED = {
+    "llama": ("local", ("xllamacpp",)),
+    "transformers": ("transformers", ("transformers", "torch")),
+    "mlx": ("mlx", ("mlx", "mlx_lm")),
+}
+"""By engine: the extra that installs it, and what it cannot do without."""
+
+
 def _require_installation(model: LocalModel) -> None:
-    if find_spec("xllamacpp") is None:
-        raise UpstreamFailed(
-            "The package xllamacpp is not installed: install the extra [local] "
-            "(pip install 'abstractcore-server[local]')."
-        )
-    if not model.path.is_file():
-        raise UpstreamFailed(f"The weights file of {model.id} ({model.path.name}) is missing.")
+    extra, packages = _NEEDED[model.engine]
+    for package in packages:
+        if find_spec(package) is None:
+            raise UpstreamFailed(
+                f"The package {package} is not installed: install the extra [{extra}] "
+                f"(pip install 'abstractcore-server[{extra}]')."
+            )
+    if model.engine == "llama" and not model.path.is_file():
+        raise UpstreamFailed(f"The weights file of {model.name} ({model.path.name}) is missing.")
+    if model.engine != "llama" and not model.path.is_dir():
+        raise UpstreamFailed(f"The folder of {model.name} ({model.path.name}) is missing.")
 
 
 def _backoff(last: RunnerState) -> float:
@@ -247,7 +259,7 @@ def _failure(model: LocalModel, last: RunnerState, *, rest: float) -> UpstreamEr
     if last.code is not None:
         return UpstreamFailed(last.message)
     return UpstreamOverloaded(
-        f"The local model {model.id} ended unexpectedly {last.failures} times in a row; the next "
+        f"The local model {model.name} ended unexpectedly {last.failures} times in a row; the next "
         f"start is in {retry_after} s.",
         retryable=True,
         retry_after=retry_after,

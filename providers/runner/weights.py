@@ -34,7 +34,10 @@ class Verified(msgspec.Struct, frozen=True):
 
 def verify_weights(model: LocalModel, files: RunnerFiles) -> None:
     """Compares the file's checksum with the expected one, once for each file: hashing takes a
-    second per gigabyte. Raises StartFailedError and OSError."""
+    second per gigabyte. Without an expected one there is nothing to do. Raises StartFailedError
+    and OSError."""
+    if not model.sha256:
+        return
     status = model.path.stat()
     expected = Verified(
         path=str(model.path),
@@ -49,8 +52,8 @@ def verify_weights(model: LocalModel, files: RunnerFiles) -> None:
         if hashlib.file_digest(file, "sha256").hexdigest() != model.sha256:
             raise StartFailedError(
                 "bad_checksum",
-                f"The weights file of {model.id} ({model.path.name}) has the wrong checksum: it is "
-                "damaged or has been replaced. Install it again.",
+                f"The weights file of {model.name} ({model.path.name}) has the wrong checksum: it "
+                "is damaged or has been replaced. Install it again.",
             )
     files.write("verified.json", msgspec.json.encode(expected))
 
@@ -69,7 +72,7 @@ def require_memory(model: LocalModel) -> None:
     if available is not None and available < model.memory_bytes:
         raise StartFailedError(
             "no_memory",
-            f"There is not enough memory for {model.id}: it needs {model.memory_bytes // MB} MB, "
+            f"There is not enough memory for {model.name}: it needs {model.memory_bytes // MB} MB, "
             f"{available // MB} MB are available.",
         )
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from gateway_site import env
 
 pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,3 +55,13 @@ def test_cookies_are_for_tls_alone_where_there_is_tls(
 ) -> None:
     expression = "[settings.SESSION_COOKIE_SECURE, settings.CSRF_COOKIE_SECURE]"
     assert setting(expression, tmp_path, ABSTRACTCORE_HTTPS=https) == [secure, secure]
+
+
+def test_a_folder_that_does_not_exist_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABSTRACTCORE_MODELS_DIR", str(tmp_path))
+    assert env.folder("ABSTRACTCORE_MODELS_DIR") == str(tmp_path)
+    monkeypatch.setenv("ABSTRACTCORE_MODELS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(ImproperlyConfigured, match="ABSTRACTCORE_MODELS_DIR must name a folder"):
+        env.folder("ABSTRACTCORE_MODELS_DIR")
