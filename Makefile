@@ -55,7 +55,7 @@ $(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
 	@touch $@
 
 # torch stands in no lock file (requirements/lock.sh says why). A build for CUDA is some gigabytes; for the CPU one:
-# make models TORCH="torch==2.13.0 --index-url …", or --find-links and the folder where it lies.
+# put pip's options for the place it comes from behind the version, in TORCH.
 TORCH ?= torch==2.13.0
 
 ##models: also install what transformers' and MLX models need, for the tests of tests/local_models
