@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
 from chat.errors import GatewayError
 from chat.prompts import Prompt, require_one_kind
@@ -215,14 +215,14 @@ class ContentPart(Struct):
     their payload."""
 
     type: str
-    text: str | UnsetType = UNSET
-    refusal: str | UnsetType = UNSET
-    image_url: ImageURL | str | UnsetType = UNSET
-    input_audio: InputAudio | UnsetType = UNSET
-    file: dict[str, Any] | UnsetType = UNSET
+    text: str | None = None
+    refusal: str | None = None
+    image_url: ImageURL | str | None = None
+    input_audio: InputAudio | None = None
+    file: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.type in _PART_PAYLOADS and getattr(self, self.type) is UNSET:
+        if self.type in _PART_PAYLOADS and getattr(self, self.type) is None:
             raise ValueError(f"a part of type `{self.type}` needs the field `{self.type}`")
 
 
@@ -263,7 +263,7 @@ class Message(Struct):
     def __post_init__(self) -> None:
         if self.content is None and self.role not in ("assistant", "function"):
             raise ValueError(f"a message of role `{self.role}` needs the field `content`")
-        if self.content == []:
+        if self.content == [] and self.role != "assistant":
             raise ValueError("`content` must not be an empty array")
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("a message of role `tool` needs the field `tool_call_id`")
@@ -277,7 +277,9 @@ class FunctionDefinition(Struct):
 
 
 class Tool(Struct):
-    type: str
+    """A tool offered. Mistral's clients leave its type out."""
+
+    type: str = "function"
     function: FunctionDefinition | None = None
 
     def __post_init__(self) -> None:

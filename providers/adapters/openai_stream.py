@@ -75,16 +75,18 @@ class ChatStreamReader:
         chunks = _decode_canonical(packet) if packet else []
         if chunks is None:
             return None
-        finished = False
+        finished = bare = False
         for chunk in chunks:
             if chunk.error is not None:
                 return None
+            if not chunk.choices:
+                bare = True
             for choice in chunk.choices:
                 if choice.finish_reason is not None:
                     finished = True
-        if self._hide_usage and not all(chunk.choices for chunk in chunks):
+        if bare and self._hide_usage:
             events = zip(packet[:-2].split(b"\n\n"), chunks, strict=True)
-            packet = b"".join(event + b"\n\n" for event, chunk in events if chunk.choices)
+            packet = b"".join(event + b"\n\n" for event, chunk in events if _is_shown(chunk))
         self.done = done
         self._finished = self._finished or finished
         return Batch(chunks, packet)
@@ -111,7 +113,7 @@ class ChatStreamReader:
             chunks.append(chunk)
             if any(choice.finish_reason for choice in chunk.choices):
                 self._finished = True
-            if chunk.choices or not (self._hide_usage and chunk.usage is not None):
+            if not self._hide_usage or _is_shown(chunk):
                 wire.append(encode_event(data))
         return Batch(chunks, b"".join(wire))
 
@@ -156,6 +158,12 @@ class ChatStreamReader:
         ]
         mend_usage(fields)
         return fields
+
+
+def _is_shown(chunk: ChatChunk) -> bool:
+    """Whether a chunk is more than the usage, which is hidden from a caller who did not ask. Azure
+    tells its content filter's findings in a chunk without choices."""
+    return bool(chunk.choices) or chunk.usage is None
 
 
 def _decode_canonical(packet: bytes) -> list[ChatChunk] | None:
