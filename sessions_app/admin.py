@@ -6,6 +6,8 @@ that something is kept.
 
 from __future__ import annotations
 
+from datetime import UTC
+
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
@@ -14,13 +16,15 @@ from unfold.decorators import display
 
 from sessions_app.models import StoredResponse
 
+SHORT_ID = 16
+
 
 @admin.register(StoredResponse)
 class StoredResponseAdmin(ModelAdmin):
     """Shows rows; nobody adds or changes them, superusers included."""
 
     ordering = ("-created_at", "-id")
-    list_display = ("response_id", "created_at", "owner", "model", "provider", "state")
+    list_display = ("time", "short_id", "owner", "model", "provider", "state")
     list_filter = ("status", "background")
     search_fields = ("=response_id",)
     search_help_text = "A whole response id"
@@ -44,6 +48,15 @@ class StoredResponseAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    @display(description="Time (UTC)")
+    def time(self, row: StoredResponse) -> str:
+        return f"{row.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+    @display(description="Response id")
+    def short_id(self, row: StoredResponse) -> str:
+        # Whole, it runs out of a narrow screen; the row's own page has all of it.
+        return f"{row.response_id[:SHORT_ID]}…"
 
     @display(
         description="Status",
