@@ -26,7 +26,7 @@ if [ -f "$suite/run.py" ]; then
     chmod -R u+w "$lab/suite"
     cd "$lab/suite"
     python3 mksystems.py
-    PROJECT=$project "$lab/floor/bin/python" -B run.py --lab "$lab" --only "${SYSTEMS:-direct,pypass,ours}" \
+    PROJECT=$project "$lab/floor/bin/python" -B run.py --lab "$lab" --only "${SYSTEMS:-direct,pypass,ours,ours>anthropic}" \
         --workloads "$workloads" --rounds "$rounds" --seconds "$seconds" --out "$lab/result.json"
 else
     "$lab/floor/bin/python" -B "$project/bench/small.py" --workloads "$workloads" \
