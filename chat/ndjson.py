@@ -8,6 +8,7 @@ httpx, which Ollama's Python client reads lines with, breaks them at U+0085, U+2
 from __future__ import annotations
 
 import msgspec
+import orjson
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not the JSON they should be: not JSON or not of the shape,
@@ -61,6 +62,15 @@ class LineSplitter:
             if self._held > MAX_LINE_BYTES:
                 raise LineTooLong
             self._rest.append(piece)
+
+
+def is_json(raw: bytes) -> bool:
+    """Whether this is a whole JSON value, rather than half of one where a stream was cut off."""
+    try:
+        orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def one_line(json: bytes) -> bytes:

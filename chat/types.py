@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Meta, Struct
 
 from chat.errors import GatewayError
 from chat.prompts import Prompt, require_one_kind
@@ -25,23 +25,29 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "functi
 FINISH_REASONS: frozenset[str] = frozenset(FinishReason.__args__)  # type: ignore[attr-defined]
 
 
+MAX_COUNT = 2**40
+"""More tokens than any exchange can have: what reports more reports nothing, and no ledger's
+arithmetic would hold it."""
+Count = Annotated[int, Meta(ge=-MAX_COUNT, le=MAX_COUNT)]
+
+
 class TokensDetails(Struct, gc=False, omit_defaults=True):
     """The parts of a token count. Absent or null parts count as zero."""
 
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: Count | None = None
+    cache_write_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
 
 
 class Usage(Struct, gc=False):
     """Token counts as OpenAI reports them: `prompt_tokens` includes the cached ones."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int | None = 0
-    total_tokens: int | None = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count | None = 0
+    total_tokens: Count | None = 0
     prompt_tokens_details: TokensDetails | None = None
     completion_tokens_details: TokensDetails | None = None
-    prompt_cache_hit_tokens: int | None = None
+    prompt_cache_hit_tokens: Count | None = None
     """DeepSeek's name for `prompt_tokens_details.cached_tokens`."""
     estimated: Any = UNSET
     """True where a count was missing upstream and is ours; callers see it too."""
@@ -80,7 +86,7 @@ class ChunkChoice(Struct, gc=False):
     index: int
     delta: Delta
     finish_reason: FinishReason | None = None
-    logprobs: Any = None
+    logprobs: dict[str, list[Any] | None] | None = None
     stop_reason: Any = UNSET
     """The stop string that ended the answer, as vLLM tells it beside the finish reason."""
 

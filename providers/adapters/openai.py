@@ -18,9 +18,19 @@ import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnsupported
 from chat.folding import unfold
+from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED, Relay, RelayRequest
 from chat.text_completions import TextRequest
-from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, Usage
+from chat.types import (
+    Batch,
+    ChatChunk,
+    ChatRequest,
+    EmbeddingsRequest,
+    ModelInfo,
+    Reply,
+    Usage,
+    encode,
+)
 from providers.adapters import openai_responses
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_dialect import narrow
@@ -31,6 +41,8 @@ from providers.adapters.openai_relay import ask_for_relay
 from providers.adapters.openai_stream import (
     ChatStreamReader,
     legal_finish,
+    mend_calls,
+    mend_logprobs,
     mend_usage,
     text_of_parts,
 )
@@ -49,13 +61,26 @@ _ASK_AGAIN_AFTER_S = 300.0
 """For so long an upstream that turned out to lack the Responses API is not asked for it again."""
 
 
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    id: str | None = None
+    function: _Function | None = None
+
+
 class _Message(msgspec.Struct):
     content: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(msgspec.Struct):
     message: _Message
     finish_reason: str | None = None
+    index: int = 0
+    logprobs: dict[str, list[Any] | None] | None = None
 
 
 class _Completion(msgspec.Struct):
@@ -65,6 +90,7 @@ class _Completion(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Completion).decode
+_decode_chunks = msgspec.json.Decoder(list[ChatChunk]).decode
 _FINISH = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 
 
@@ -153,6 +179,8 @@ class OpenAIAdapter(ChatAdapter):
                     if not same_wire:
                         batch.wire = None
                     yield batch
+                if reader.failure is not None:
+                    raise reader.take_failure()
                 if reader.done:
                     await read_end(reply)
                     return
@@ -160,6 +188,8 @@ class OpenAIAdapter(ChatAdapter):
                 if not same_wire:
                     batch.wire = None
                 yield batch
+            if reader.failure is not None:
+                raise reader.take_failure()
         finally:
             reply.close()
 
@@ -373,11 +403,10 @@ def read_completion(body: bytes, endpoint: Endpoint) -> Reply:
     """A non-streamed answer. Raises UpstreamFailed for a 200 that holds no completion (M27)."""
     try:
         completion = _decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         completion = None
     if completion is None or completion.error is not None or not _is_strict(completion):
-        body = _mend_completion(body, endpoint)
-        completion = _decode(body)
+        body, completion = _mend_completion(body, endpoint)
     return Reply(
         body=body,
         finish_reason=completion.choices[0].finish_reason,
@@ -392,7 +421,7 @@ def _is_strict(completion: _Completion) -> bool:
     )
 
 
-def _mend_completion(body: bytes, endpoint: Endpoint) -> bytes:
+def _mend_completion(body: bytes, endpoint: Endpoint) -> tuple[bytes, _Completion]:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -404,14 +433,22 @@ def _mend_completion(body: bytes, endpoint: Endpoint) -> bytes:
     choices = fields.get("choices")
     if not (isinstance(choices, list) and choices and all(map(_has_message, choices))):
         raise UpstreamFailed("The provider's answer holds no completion.")
-    for choice in choices:
+    for at, choice in enumerate(choices):
+        if type(choice.get("index")) is not int:
+            choice["index"] = at
         choice["finish_reason"] = legal_finish(choice.get("finish_reason") or None)
         if isinstance(choice["message"].get("content"), list):
             text_of_parts(choice["message"])
         elif not isinstance(choice["message"].get("content"), str | None):
             choice["message"]["content"] = str(choice["message"]["content"])
+        mend_calls(choice["message"])
+        mend_logprobs(choice)
     mend_usage(fields)
-    return orjson.dumps(fields)
+    try:
+        body = orjson.dumps(fields)
+        return body, _decode(body)
+    except (TypeError, *UNREADABLE):  # or nested past what a writer takes
+        raise UpstreamFailed("The provider's answer is a completion of an unknown shape.") from None
 
 
 def _has_message(choice: Any) -> bool:
@@ -421,9 +458,11 @@ def _has_message(choice: Any) -> bool:
 def _whole_as_batch(body: bytes, endpoint: Endpoint) -> Batch:
     """A server that ignores `stream` answers with plain JSON: the same answer, as chunks."""
     reply = read_completion(body, endpoint)
-    chunks = unfold(orjson.loads(reply.body))
-    if chunks and reply.usage is not None:
-        chunks[-1].usage = reply.usage
+    try:
+        chunks = _decode_chunks(encode(unfold(orjson.loads(reply.body))))
+    except (TypeError, ValueError, *UNREADABLE):
+        raise UpstreamFailed("The provider's answer is a completion of an unknown shape.") from None
+    chunks[-1].usage = reply.usage
     return Batch(chunks)
 
 

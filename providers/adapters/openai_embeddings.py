@@ -9,6 +9,7 @@ import orjson
 
 from chat.embeddings import packed, unpacked
 from chat.errors import UpstreamFailed
+from chat.ndjson import UNREADABLE
 from chat.types import Reply, Usage
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_errors import error_in_band
@@ -34,7 +35,7 @@ def read_embeddings(body: bytes, endpoint: Endpoint, *, wanted: str | None) -> R
     200 that holds no embeddings (M27)."""
     try:
         found = _decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         body = _mended(body, endpoint)
         found = _decode(body)
     begins = {bytes(each.embedding)[:1] for each in found.data}

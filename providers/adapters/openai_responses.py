@@ -15,6 +15,7 @@ import msgspec
 import orjson
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected, UpstreamUnreachable
+from chat.ndjson import UNREADABLE
 from chat.responses import ResponsesBatch
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
@@ -212,7 +213,7 @@ class ResponsesReader:
     def _read(self, data: bytes, named: str, batch: ResponsesBatch) -> bytes:
         try:
             event = _decode(data)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise UpstreamFailed("The provider sent an event that is not one.") from None
         if b"\n" in data:
             data = orjson.dumps(orjson.loads(data))

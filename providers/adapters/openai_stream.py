@@ -8,14 +8,16 @@ SDK behaviour the rules come from: openai 3.54.0 dies of `choices: null` and of 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
 import orjson
 
-from chat.errors import UpstreamFailed, UpstreamUnreachable
+from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.ndjson import UNREADABLE, is_json
 from chat.sse import DONE, EventTooLarge, SSEDecoder, SSEEvent, encode_event
-from chat.types import FINISH_REASONS, Batch, ChatChunk
+from chat.types import FINISH_REASONS, MAX_COUNT, Batch, ChatChunk
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_errors import error_in_band
 
@@ -37,17 +39,21 @@ _FINISH = {
 
 
 class ChatStreamReader:
-    """One upstream stream. `done` is set by `[DONE]`; `finish` judges a stream without it."""
+    """One upstream stream. `done` is set by `[DONE]`; `finish` judges a stream without it. After a
+    batch, `failure` is an error the same packet brought: it does not matter how a stream was cut.
+    """
 
     def __init__(self, endpoint: Endpoint, *, hide_usage: bool) -> None:
         self._endpoint = endpoint
         self._hide_usage = hide_usage
         self._decoder = SSEDecoder()
         self._finished = False
+        self.failure: UpstreamError | None = None
         self.done = False
 
     def feed(self, packet: bytes) -> Batch | None:
-        """What a packet brings, or None. Raises UpstreamError for an error told in band."""
+        """What a packet brings, or None. Raises UpstreamError for an error told in band before
+        anything else."""
         batch = self._feed_canonical(packet) if self._decoder.clean else None
         if batch is None:
             batch = self._feed_any(packet)
@@ -56,12 +62,25 @@ class ChatStreamReader:
     def finish(self) -> Batch | None:
         """Call at the end of the bytes. Raises UpstreamUnreachable when the stream was cut off:
         neither `[DONE]` nor a finish reason came, and `stop` is never invented (M26)."""
-        batch = self._collect(self._decoder.finish())
-        if not (self.done or self._finished):
-            raise UpstreamUnreachable(
-                "The provider's stream broke off.", kind="network", retryable=True
-            )
+        batch = self._collect(
+            [
+                event
+                for event in self._decoder.finish()
+                if event.data.strip() == _DONE or is_json(event.data)  # else half an event
+            ]
+        )
+        if not (self.done or self._finished or self.failure):
+            if not batch.chunks:
+                raise _broken_off()
+            self.failure = _broken_off()
         return batch if batch.chunks else None
+
+    def take_failure(self) -> UpstreamError:
+        """The failure, to be raised, and no longer held: raised, it holds its frames and they us,
+        a cycle for the collector."""
+        failure, self.failure = self.failure, None
+        assert failure is not None
+        return failure
 
     def _feed_canonical(self, packet: bytes) -> Batch | None:
         """The fast path; None when the packet is not wholly canonical.
@@ -107,7 +126,13 @@ class ChatStreamReader:
             if data == _DONE:
                 self.done = True
                 break
-            chunk, data = self._read(data, event.type)
+            try:
+                chunk, data = self._read(data, event.type)
+            except UpstreamError as error:
+                if not chunks:
+                    raise
+                self.failure = error  # told after what came before it
+                break
             if chunk is None:
                 continue
             chunks.append(chunk)
@@ -122,7 +147,7 @@ class ChatStreamReader:
             chunk = _decode(data)
             if chunk.error is None and event_type != "error" and b"\n" not in data:
                 return chunk, data
-        except msgspec.DecodeError:
+        except UNREADABLE:
             pass
         try:
             fields = orjson.loads(data)
@@ -131,10 +156,10 @@ class ChatStreamReader:
         mended = self._mend(fields, event_type)
         if mended is None:
             return None, b""
-        data = orjson.dumps(mended)
         try:
+            data = orjson.dumps(mended)
             return _decode(data), data
-        except msgspec.ValidationError:
+        except (TypeError, *UNREADABLE):  # or nested past what a writer takes
             raise UpstreamFailed("The provider sent a chunk of an unknown shape.") from None
 
     def _mend(self, fields: Any, event_type: str) -> dict[str, Any] | None:
@@ -166,6 +191,10 @@ def _is_shown(chunk: ChatChunk) -> bool:
     return bool(chunk.choices) or chunk.usage is None
 
 
+def _broken_off() -> UpstreamUnreachable:
+    return UpstreamUnreachable("The provider's stream broke off.", kind="network", retryable=True)
+
+
 def _decode_canonical(packet: bytes) -> list[ChatChunk] | None:
     """The chunks of whole `data: {…}` events in canonical framing, else None."""
     if not (packet.startswith(b"data: {") and packet.endswith(b"}\n\n")) or b"\r" in packet:
@@ -175,7 +204,7 @@ def _decode_canonical(packet: bytes) -> list[ChatChunk] | None:
         return None
     try:
         chunks = _decode_list(b"[%b]" % b"},{".join(events)[6:-2])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     return chunks if len(chunks) == len(events) else None
 
@@ -187,38 +216,67 @@ def mend_usage(fields: dict[str, Any]) -> None:
         fields.pop("usage", None)
         return
     for name in ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_cache_hit_tokens"):
-        if name in usage and not isinstance(usage[name], int):
-            usage[name] = int(usage[name]) if isinstance(usage[name], float) else 0
+        if name in usage:
+            usage[name] = _count(usage[name])
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         parts = usage.get(name)
         if isinstance(parts, dict):
-            usage[name] = {key: value for key, value in parts.items() if isinstance(value, int)}
+            usage[name] = {key: _count(value) for key, value in parts.items()}
         elif parts is not None:
             usage[name] = None
 
 
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if -MAX_COUNT <= value <= MAX_COUNT else 0
+
+
 def legal_finish(reason: Any) -> str | None:
     """One of OpenAI's five finish reasons; an unknown one ends as `stop`, as its sender meant."""
-    if reason is None or reason in FINISH_REASONS:
-        return reason  # type: ignore[no-any-return]
+    if reason is None or (isinstance(reason, str) and reason in FINISH_REASONS):
+        return reason
     return _FINISH.get(str(reason).lower(), "stop")
 
 
 def _mend_choice(choice: dict[str, Any], at: int) -> dict[str, Any]:
-    if not isinstance(choice.get("index"), int):
+    if type(choice.get("index")) is not int:
         choice["index"] = at
     choice["finish_reason"] = legal_finish(choice.get("finish_reason") or None)
     delta = choice["delta"] if isinstance(choice.get("delta"), dict) else {}
     choice["delta"] = delta
     if isinstance(delta.get("content"), list):
         text_of_parts(delta)
+    mend_calls(delta)
+    mend_logprobs(choice)
     for position, call in enumerate(delta.get("tool_calls") or ()):
-        if isinstance(call, dict) and not isinstance(call.get("index"), int):
+        if type(call.get("index")) is not int:
             call["index"] = position
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
-            function["arguments"] = orjson.dumps(function["arguments"]).decode()
     return choice
+
+
+def mend_logprobs(choice: dict[str, Any]) -> None:
+    """Drops what is not lists of tokens."""
+    told = choice.get("logprobs")
+    if told is not None:
+        kept = told.items() if isinstance(told, dict) else ()
+        choice["logprobs"] = {key: value for key, value in kept if isinstance(value, list)} or None
+
+
+def mend_calls(message: dict[str, Any]) -> None:
+    """Drops what is no tool call, and writes arguments that came as an object."""
+    calls = message.get("tool_calls")
+    if calls is None:
+        return
+    if not isinstance(calls, list):
+        del message["tool_calls"]
+        return
+    message["tool_calls"] = calls = [call for call in calls if isinstance(call, dict)]
+    for call in calls:
+        function = call.get("function")
+        if isinstance(function, dict) and isinstance(function.get("arguments"), dict | list):
+            with contextlib.suppress(TypeError):  # nested past what a writer takes
+                function["arguments"] = orjson.dumps(function["arguments"]).decode()
 
 
 def text_of_parts(message: dict[str, Any]) -> None:

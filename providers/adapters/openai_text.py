@@ -8,6 +8,7 @@ import msgspec
 import orjson
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.ndjson import UNREADABLE
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.text_completions import legacy_logprobs
 from chat.types import FINISH_REASONS, Batch, ChatChunk, ChunkChoice, Delta, Reply, Usage
@@ -79,7 +80,7 @@ def _read(body: bytes, endpoint: Endpoint) -> tuple[_Text, bytes]:
         text = _decode(body)
         if text.error is None and all(map(_is_strict, text.choices)):
             return text, body
-    except msgspec.DecodeError:
+    except UNREADABLE:
         pass
     try:
         fields = orjson.loads(body)
