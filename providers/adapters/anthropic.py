@@ -18,6 +18,7 @@ import orjson
 
 from chat.errors import UpstreamError, UpstreamUnreachable
 from chat.folding import unfold
+from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED
 from chat.types import Batch, ChatRequest, ModelInfo, Reply, Wire
 from providers.adapters.anthropic_errors import error_from_reply
@@ -124,7 +125,7 @@ class AnthropicAdapter(ChatAdapter):
             raise await self._error(reply)
         try:
             return msgspec.json.decode(await reply.read(), type=_ModelPage)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise UpstreamUnreachable(
                 "The provider's model list could not be read.", kind="protocol", retryable=False
             ) from None

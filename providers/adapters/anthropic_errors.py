@@ -11,6 +11,7 @@ import re
 import msgspec
 
 from chat.errors import UpstreamCredentials, UpstreamError, UpstreamRejected
+from chat.ndjson import UNREADABLE
 from providers.adapters import openai_errors
 from providers.adapters.base import Endpoint
 
@@ -52,7 +53,7 @@ def error_in_band(body: bytes, endpoint: Endpoint) -> UpstreamError:
     """The error an `error` event, or a 200 that holds one, means: its type tells the status."""
     try:
         kind = msgspec.json.decode(body, type=_Told).error.type
-    except msgspec.DecodeError:
+    except UNREADABLE:
         kind = ""
     status = _STATUS_OF_TYPE.get(kind, 500)
     return error_from_reply(status, body, retry_after=None, endpoint=endpoint)

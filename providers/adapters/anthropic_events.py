@@ -12,6 +12,7 @@ from typing import Any, ClassVar, get_args
 import msgspec
 from msgspec import Struct
 
+from chat.ndjson import UNREADABLE
 from providers.adapters.anthropic_usage import Tokens
 
 
@@ -115,7 +116,7 @@ def decode_canonical(packet: bytes) -> list[Event] | None:
     lines = packet.split(b"\n")
     try:
         events = _decode_events(b"[%b]" % b",".join([line[6:] for line in lines[1::3]]))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     if len(events) != count:
         return None

@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from chat.errors import UpstreamFailed
 from chat.folding import usage_fields
+from chat.ndjson import UNREADABLE
 from chat.types import FinishReason, Reply
 from providers.adapters.anthropic_errors import error_in_band
 from providers.adapters.anthropic_usage import (
@@ -106,7 +107,7 @@ def read_completion(
 def _read(body: bytes, endpoint: Endpoint) -> _Message:
     try:
         message = _decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         message = _read_odd(body, endpoint)
     if message.type not in ("message", ""):
         raise UpstreamFailed("The provider's answer holds no message.")
@@ -123,7 +124,7 @@ def _read_odd(body: bytes, endpoint: Endpoint) -> _Message:
         raise error_in_band(body, endpoint)
     try:
         return _decode(orjson.dumps({**fields, "usage": None}))
-    except (msgspec.ValidationError, TypeError):
+    except (TypeError, *UNREADABLE):  # or nested past what a writer takes
         raise UpstreamFailed("The provider's answer holds no message.") from None
 
 

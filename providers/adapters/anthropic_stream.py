@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.ndjson import UNREADABLE, is_json
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
     Batch,
@@ -111,7 +112,8 @@ class MessageStreamReader:
 
     def finish(self) -> Batch | None:
         """Call at the end of the bytes; a stream without `message_stop` leaves its `failure`."""
-        batch = self._collect(self._decoder.finish())
+        last = [event for event in self._decoder.finish() if is_json(event.data)]  # not half of one
+        batch = self._collect(last)
         if not self.done and self.failure is None:
             self.failure = UpstreamUnreachable(
                 "The provider's stream broke off.", kind="network", retryable=True
@@ -260,7 +262,7 @@ class MessageStreamReader:
         if call is None or call.begun:
             return None
         # A call without input has no fragments, and clients parse what they collected.
-        function = FunctionDelta(arguments=orjson.dumps(call.input).decode())
+        function = FunctionDelta(arguments=msgspec.json.encode(call.input).decode())
         return Delta(tool_calls=[ToolCallDelta(call.position, function=function)])
 
     def _end(self, event: MessageDelta, chunks: list[ChatChunk]) -> None:
@@ -330,10 +332,10 @@ def _read_event(told: SSEEvent, endpoint: Endpoint) -> tuple[Event | None, bytes
     name for a caller on the same wire (an empty name: not to be shown). Raises UpstreamError."""
     data = told.data.strip()
     if b"\n" in data:
-        data = orjson.dumps(_parsed(data))
+        data = _written(_parsed(data))
     try:
         event = decode_event(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _read_odd(told, data, endpoint)
     if told.type == "error":
         raise error_in_band(data, endpoint)
@@ -351,7 +353,7 @@ def _read_odd(told: SSEEvent, data: bytes, endpoint: Endpoint) -> tuple[Event | 
         if not told.type:
             return None, b"", ""
         fields["type"] = kind = told.type
-        data = orjson.dumps(fields)
+        data = _written(fields)
     if kind not in KNOWN_EVENTS or _is_new_delta(fields):
         return None, data, kind
     return _decode_mended(fields), data, kind
@@ -362,6 +364,13 @@ def _parsed(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         raise UpstreamFailed("The provider sent an event that is not JSON.") from None
+
+
+def _written(fields: Any) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:
+        raise UpstreamFailed("The provider sent an event nested too deeply.") from None
 
 
 def _is_new_delta(fields: dict[str, Any]) -> bool:
@@ -378,6 +387,6 @@ def _decode_mended(fields: dict[str, Any]) -> Event:
         if isinstance(holder, dict):
             holder.pop("usage", None)
     try:
-        return decode_event(orjson.dumps(fields))
-    except msgspec.ValidationError:
+        return decode_event(_written(fields))
+    except UNREADABLE:
         raise UpstreamFailed("The provider sent an event of an unknown shape.") from None

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from chat.errors import ToolChoiceNotMet
-from chat.types import FinishReason, TokensDetails, Usage
+from chat.types import Count, FinishReason, TokensDetails, Usage
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -24,16 +24,16 @@ PAUSED = "pause_turn"
 
 
 class OutputDetails(Struct, gc=False):
-    thinking_tokens: int | None = None
+    thinking_tokens: Count | None = None
 
 
 class Tokens(Struct, gc=False):
     """`usage` of a message, or of a `message_delta`, where every count is cumulative."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cache_read_input_tokens: Count | None = None
+    cache_creation_input_tokens: Count | None = None
     output_tokens_details: OutputDetails | None = None
 
     def grow(self, later: Tokens) -> None:
