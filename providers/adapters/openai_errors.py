@@ -59,7 +59,9 @@ def error_in_band(error: Any, endpoint: Endpoint) -> UpstreamError:
         if isinstance(value, int) and 400 <= value <= 599:
             return _build(value, fields, retry_after=None, endpoint=endpoint)
     kinds = (fields.get("code"), fields.get("type"))
-    status = next((_STATUS_OF_TYPE[kind] for kind in kinds if kind in _STATUS_OF_TYPE), 500)
+    status = next(
+        (_STATUS_OF_TYPE[kind] for kind in map(_text, kinds) if kind in _STATUS_OF_TYPE), 500
+    )
     return _build(status, fields, retry_after=None, endpoint=endpoint)
 
 
@@ -68,8 +70,9 @@ def _build(
 ) -> UpstreamError:
     fields = error if isinstance(error, dict) else {"message": error}
     # `detail` is FastAPI's word: `transformers serve`, and others that kept its envelope.
-    message = redact(_text(fields.get("message") or fields.get("detail")), endpoint)
-    code = _text(fields.get("code")) or None
+    told = _text(fields.get("message") or fields.get("detail"))
+    message = redact(told, endpoint)[:MAX_MESSAGE]
+    code = _word(fields.get("code"), endpoint)
     if status in (401, 402, 403):
         return _with_status(
             UpstreamCredentials("The provider refused the gateway's credential for it."), status
@@ -104,9 +107,9 @@ def _build(
         rejected = UpstreamRejected(
             message or f"The provider rejected the request (status {status}).",
             upstream_status=status,
-            error_type=_text(fields.get("type")) or None,
+            error_type=_word(fields.get("type"), endpoint),
             code=code or ("model_not_found" if status == 404 else None),
-            param=_text(fields.get("param")) or None,
+            param=_word(fields.get("param"), endpoint),
         )
         rejected.details = _details(fields.get("details"), endpoint)
         return rejected
@@ -128,15 +131,21 @@ def _details(details: Any, endpoint: Endpoint) -> dict[str, Any] | None:
         return None
     try:
         cleaned: dict[str, Any] = orjson.loads(redact(orjson.dumps(details).decode(), endpoint))
-    except orjson.JSONDecodeError:
-        return None  # something like a secret stood where only a part of it could be cut out
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None  # too deep, or what is like a secret stood where only a part can be cut out
     return cleaned
 
 
 def _text(value: Any) -> str:
     if value is None or isinstance(value, dict | list):
         return ""
-    return str(value)[:MAX_MESSAGE]
+    return str(value)
+
+
+def _word(value: Any, endpoint: Endpoint) -> str | None:
+    """A code, a type or a parameter; None for what tells more than that."""
+    word = _text(value)
+    return word if word and len(word) <= MAX_MESSAGE and redact(word, endpoint) == word else None
 
 
 def redact(message: str, endpoint: Endpoint) -> str:
