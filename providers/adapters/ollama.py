@@ -89,7 +89,9 @@ class OllamaAdapter(ChatAdapter):
     async def _ask(self, request: ChatRequest) -> tuple[HttpReply, ToolPolicy]:
         if request.wire == self.wire and request.native is not None:
             path = "/api/chat" if "messages" in request.native else "/api/generate"
-            return await self._post(path, self._native_payload(request.native)), ANY_ANSWER
+            return await self._post(
+                path, self._native_payload(request.native, request.dropped)
+            ), ANY_ANSWER
         links = linked_images(request.params)
         images = _NO_IMAGES
         if links:
@@ -103,7 +105,7 @@ class OllamaAdapter(ChatAdapter):
         """Through `/api/embed`, which takes text only. Raises InvalidRequest for token ids."""
         native = request.wire == self.wire and request.native is not None
         if native and request.native is not None:
-            payload = self._native_payload(request.native)
+            payload = self._native_payload(request.native, request.dropped)
         else:
             payload = embed_payload(request, model=self.endpoint.model, defaults=self._defaults)
         reply = await self._post("/api/embed", payload)
@@ -113,8 +115,9 @@ class OllamaAdapter(ChatAdapter):
             reply.close()
         return read_embedded(body, request, model=self.endpoint.model, native=native)
 
-    def _native_payload(self, native: Mapping[str, Any]) -> dict[str, Any]:
+    def _native_payload(self, native: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]:
         """A native body with only the model changed."""
+        dropped.update(NEVER_FORWARDED & native.keys())
         passed = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
         return {**passed, "model": self.endpoint.model}
 
