@@ -36,6 +36,9 @@ _FINISH = {
     "refusal": "content_filter",
     "safety": "content_filter",
 }
+_FAILED = frozenset({"abort", "aborted", "cancelled", "error", "insufficient_system_resource"})
+"""Not ends but failures, told as if they were: Mistral's and OpenRouter's `error`, vLLM's `abort`,
+DeepSeek's last."""
 
 
 class ChatStreamReader:
@@ -47,7 +50,8 @@ class ChatStreamReader:
         self._endpoint = endpoint
         self._hide_usage = hide_usage
         self._decoder = SSEDecoder()
-        self._finished = False
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
         self.failure: UpstreamError | None = None
         self.done = False
 
@@ -61,7 +65,8 @@ class ChatStreamReader:
 
     def finish(self) -> Batch | None:
         """Call at the end of the bytes. Raises UpstreamUnreachable when the stream was cut off:
-        neither `[DONE]` nor a finish reason came, and `stop` is never invented (M26)."""
+        neither `[DONE]` nor a finish reason of every choice came, and `stop` is never invented
+        (M26)."""
         batch = self._collect(
             [
                 event
@@ -69,7 +74,8 @@ class ChatStreamReader:
                 if event.data.strip() == _DONE or is_json(event.data)  # else half an event
             ]
         )
-        if not (self.done or self._finished or self.failure):
+        ended = self._begun and self._begun <= self._finished
+        if not (self.done or self.failure or ended):
             if not batch.chunks:
                 raise _broken_off()
             self.failure = _broken_off()
@@ -94,7 +100,7 @@ class ChatStreamReader:
         chunks = _decode_canonical(packet) if packet else []
         if chunks is None:
             return None
-        finished = bare = False
+        bare = False
         for chunk in chunks:
             if chunk.error is not None:
                 return None
@@ -102,12 +108,12 @@ class ChatStreamReader:
                 bare = True
             for choice in chunk.choices:
                 if choice.finish_reason is not None:
-                    finished = True
+                    self._finished.add(choice.index)
+                self._begun.add(choice.index)
         if bare and self._hide_usage:
             events = zip(packet[:-2].split(b"\n\n"), chunks, strict=True)
             packet = b"".join(event + b"\n\n" for event, chunk in events if _is_shown(chunk))
         self.done = done
-        self._finished = self._finished or finished
         return Batch(chunks, packet)
 
     def _feed_any(self, packet: bytes) -> Batch:
@@ -136,8 +142,10 @@ class ChatStreamReader:
             if chunk is None:
                 continue
             chunks.append(chunk)
-            if any(choice.finish_reason for choice in chunk.choices):
-                self._finished = True
+            for choice in chunk.choices:
+                if choice.finish_reason is not None:
+                    self._finished.add(choice.index)
+                self._begun.add(choice.index)
             if not self._hide_usage or _is_shown(chunk):
                 wire.append(encode_event(data))
         return Batch(chunks, b"".join(wire))
@@ -233,10 +241,14 @@ def _count(value: Any) -> int:
 
 
 def legal_finish(reason: Any) -> str | None:
-    """One of OpenAI's five finish reasons; an unknown one ends as `stop`, as its sender meant."""
+    """One of OpenAI's five finish reasons; an unknown one ends as `stop`, as its sender meant.
+    Raises UpstreamFailed for one that tells of a failure: that is no end (M26)."""
     if reason is None or (isinstance(reason, str) and reason in FINISH_REASONS):
         return reason
-    return _FINISH.get(str(reason).lower(), "stop")
+    word = str(reason).lower()
+    if word in _FAILED:
+        raise UpstreamFailed("The provider's model failed while it answered.", retryable=True)
+    return _FINISH.get(word, "stop")
 
 
 def _mend_choice(choice: dict[str, Any], at: int) -> dict[str, Any]:

@@ -126,6 +126,22 @@ def test_a_stream_cut_off_is_no_stop(packets: list[bytes]) -> None:
         read(packets)
 
 
+def test_a_stream_cut_off_in_one_of_two_choices_is_no_stop() -> None:
+    other = {"index": 1, "delta": {"content": "Good"}, "finish_reason": None}
+    both = event({"choices": [{"index": 0, "delta": {"content": "Hel"}}, other]})
+    with pytest.raises(UpstreamUnreachable):  # M26
+        read([both, END])
+    ended = event({"choices": [{**other, "finish_reason": "length"}]})
+    assert len(read([both, END, ended])[0]) == 3
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+def test_a_finish_that_tells_of_a_failure_is_none(reason: str) -> None:
+    with pytest.raises(UpstreamFailed) as failure:
+        read([HELLO, chunk({}, reason), DONE])
+    assert failure.value.retryable
+
+
 def test_a_finish_without_done_is_an_end() -> None:
     chunks, wire, reader = read([HELLO, END])
     assert wire == HELLO + END
