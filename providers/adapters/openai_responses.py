@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected, UpstreamUnreachable
-from chat.ndjson import UNREADABLE
+from chat.ndjson import UNREADABLE, is_json
 from chat.responses import ResponsesBatch
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
@@ -31,6 +31,7 @@ from chat.types import (
 )
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_errors import error_in_band, redact
+from providers.adapters.openai_stream import count_of
 from providers.http import HttpReply
 
 _EVENT_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
@@ -112,7 +113,7 @@ def failure_of(error: Any, endpoint: Endpoint) -> UpstreamError:
     request's (`ResponseError.code`: invalid_prompt, image_too_large, …)."""
     fields = error if isinstance(error, dict) else {}
     code = fields.get("code")
-    if code in _UPSTREAMS_FAULT or code == "rate_limit_exceeded" or not isinstance(code, str):
+    if not isinstance(code, str) or code in _UPSTREAMS_FAULT or code == "rate_limit_exceeded":
         return error_in_band(error or {"message": "The provider's response failed."}, endpoint)
     message = redact(str(fields.get("message") or "The provider's response failed."), endpoint)
     return UpstreamRejected(message, upstream_status=400, code=code)
@@ -138,8 +139,7 @@ def read_usage(usage: Any) -> Usage | None:
 
 
 def _count(counts: Any, name: str) -> int:
-    value = counts.get(name) if isinstance(counts, dict) else None
-    return int(value) if isinstance(value, int | float) else 0
+    return count_of(counts.get(name)) if isinstance(counts, dict) else 0
 
 
 def _finish(response: dict[str, Any]) -> FinishReason:
@@ -147,21 +147,41 @@ def _finish(response: dict[str, Any]) -> FinishReason:
         details = response.get("incomplete_details")
         reason = details.get("reason") if isinstance(details, dict) else None
         return "content_filter" if reason == "content_filter" else "length"
-    items = response.get("output") or ()
-    called = any(isinstance(each, dict) and each.get("type") == "function_call" for each in items)
+    called = any(each.get("type") == "function_call" for each in _objects(response.get("output")))
     return "tool_calls" if called else "stop"
 
 
 def _text_bytes(items: list[Any]) -> int:
     size = 0
-    for item in items:
-        if not isinstance(item, dict):
-            continue
+    for item in _objects(items):
         size += len(str(item.get("arguments") or ""))
-        for part in item.get("content") or ():
-            if isinstance(part, dict):
-                size += len(str(part.get("text") or part.get("refusal") or ""))
+        for part in _objects(item.get("content")):
+            size += len(str(part.get("text") or part.get("refusal") or ""))
     return size
+
+
+def _objects(values: Any) -> list[dict[str, Any]]:
+    """The objects of a list, where it is one."""
+    return [each for each in values if isinstance(each, dict)] if isinstance(values, list) else []
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise _no_event() from None
+    return fields
+
+
+def _written(fields: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:  # nested past what a writer takes
+        raise _no_event() from None
+
+
+def _no_event() -> UpstreamFailed:
+    return UpstreamFailed("The provider sent an event that is not one.")
 
 
 class ResponsesReader:
@@ -185,7 +205,7 @@ class ResponsesReader:
     def finish(self) -> ResponsesBatch | None:
         """Call at the end of the bytes. Raises UpstreamUnreachable when no event has ended the
         response: `completed` is never invented (M26)."""
-        batch = self._collect(self._decoder.finish())
+        batch = self._collect([each for each in self._decoder.finish() if is_json(each.data)])
         if not self.done:
             raise UpstreamUnreachable(
                 "The provider's stream broke off.", kind="network", retryable=True
@@ -214,9 +234,9 @@ class ResponsesReader:
         try:
             event = _decode(data)
         except UNREADABLE:
-            raise UpstreamFailed("The provider sent an event that is not one.") from None
+            raise _no_event() from None
         if b"\n" in data:
-            data = orjson.dumps(orjson.loads(data))
+            data = _written(_parsed(data))
         kind = event.type or named
         if kind == "error" or not event.type.startswith(("response.", "keepalive")):
             data = self._read_other(data, kind, batch)
@@ -230,14 +250,14 @@ class ResponsesReader:
 
     def _read_other(self, data: bytes, kind: str, batch: ResponsesBatch) -> bytes:
         """`error` events, in OpenAI's flat form or as an envelope; others pass."""
-        fields = orjson.loads(data)
+        fields = _parsed(data)
         error = fields.get("error") or (fields if kind == "error" else None)
         if error is None:
             return data
         self._fail(error_in_band(error, self._endpoint), batch)
         assert self.failure is not None
         flat = {"type": "error", "code": self.failure.code, "message": self.failure.message}
-        return orjson.dumps({**flat, "param": self.failure.param})
+        return _written({**flat, "param": self.failure.param})
 
     def _read_end(self, data: bytes, event: _Event, batch: ResponsesBatch) -> bytes:
         response = event.response if isinstance(event.response, dict) else {}
@@ -259,11 +279,12 @@ class ResponsesReader:
 
     def _redacted(self, data: bytes) -> bytes:
         """The event of a failure without our credential or the upstream's address (M42)."""
-        fields = orjson.loads(data)
-        error = (fields.get("response") or {}).get("error")
+        fields = _parsed(data)
+        response = fields.get("response")
+        error = response.get("error") if isinstance(response, dict) else None
         if isinstance(error, dict) and isinstance(error.get("message"), str):
             error["message"] = redact(error["message"], self._endpoint)
-            return orjson.dumps(fields)
+            return _written(fields)
         return data
 
     def _numbered(self, data: bytes, event: _Event) -> bytes:
@@ -271,12 +292,12 @@ class ResponsesReader:
         if isinstance(event.sequence_number, int) and not self.failure:
             self._next_number = event.sequence_number + 1
             return data
-        fields = orjson.loads(data)
+        fields = _parsed(data)
         if isinstance(event.sequence_number, int):
             self._next_number = event.sequence_number
         fields["sequence_number"] = self._next_number
         self._next_number += 1
-        return orjson.dumps(fields)
+        return _written(fields)
 
 
 def _note(event: _Event, chunks: list[ChatChunk]) -> None:
@@ -341,7 +362,7 @@ def whole_as_batch(body: bytes, endpoint: Endpoint) -> ResponsesBatch:
     choice = ChunkChoice(0, Delta(), finish_reason=_finish(response))
     return ResponsesBatch(
         chunks=[ChatChunk([choice], usage=reply.usage)],
-        wire=b"".join(encode_event(orjson.dumps(event), event["type"]) for event in events),
+        wire=b"".join(encode_event(_written(event), event["type"]) for event in events),
         response=response,
         sequence_number=len(events) - 1,
     )

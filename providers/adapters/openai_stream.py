@@ -225,16 +225,17 @@ def mend_usage(fields: dict[str, Any]) -> None:
         return
     for name in ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_cache_hit_tokens"):
         if name in usage:
-            usage[name] = _count(usage[name])
+            usage[name] = count_of(usage[name])
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         parts = usage.get(name)
         if isinstance(parts, dict):
-            usage[name] = {key: _count(value) for key, value in parts.items()}
+            usage[name] = {key: count_of(value) for key, value in parts.items()}
         elif parts is not None:
             usage[name] = None
 
 
-def _count(value: Any) -> int:
+def count_of(value: Any) -> int:
+    """A number of tokens, 0 for what is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     return int(value) if -MAX_COUNT <= value <= MAX_COUNT else 0

@@ -33,7 +33,7 @@ TOOLS = [
 ]
 
 
-@pytest.fixture(params=ANSWERS.values(), ids=ANSWERS.keys())
+@pytest.fixture(params=ANSWERS.values(), ids=list(ANSWERS))
 def answer(request: pytest.FixtureRequest, stage: Stage) -> Answer:
     answer: Answer = request.param
     if stage.kind == "fake" and (answer.cut or (answer.words and answer.calls)):

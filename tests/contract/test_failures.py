@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -229,7 +229,10 @@ def begun(stage: HttpStage, *, streams: bool) -> bytes:
 
 @pytest.mark.parametrize("does", [reset_after, silent_after])
 async def test_a_connection_that_fails_is_told_as_what_it_is(
-    http_stage: HttpStage, client: HttpClient, server: Upstream, does: Any
+    http_stage: HttpStage,
+    client: HttpClient,
+    server: Upstream,
+    does: Callable[[bytes], Script],
 ) -> None:
     def play(asked: Asked, peer: Peer) -> Awaitable[None]:
         streams = http_stage.dialect.read(asked.json()).streams

@@ -128,7 +128,15 @@ async def test_a_text_that_is_none_is_an_upstream_error(http_stage: HttpStage) -
 HUGE, DEEP = "HUGE", "DEEP"
 SCALARS = [None, True, -1, 0, 10**18, 2**63, 10**30, -(2**70), 1.5, 1e308, HUGE]
 TEXTS = ["", "\x00", "stop", "\ufffd\U0001f600"]
-VALUES = [[], {}, [None], [[[]]], {"type": "text"}, [{"type": "text", "text": 1}], {"": {"": None}}]
+VALUES: list[Any] = [
+    [],
+    {},
+    [None],
+    [[[]]],
+    {"type": "text"},
+    [{"type": "text", "text": 1}],
+    {"": {"": None}},
+]
 ODD: st.SearchStrategy[Any] = st.sampled_from([*SCALARS, *TEXTS, *VALUES, DEEP])
 LEFT_OUT = object()
 

@@ -60,7 +60,7 @@ FIELDS: dict[str, Any] = {
     "min_p": 0.1,
     "repetition_penalty": 1.5,
 }
-NEEDED = {
+NEEDED: dict[str, dict[str, Any]] = {
     "tool_choice": {"tools": TOOLS},
     "parallel_tool_calls": {"tools": TOOLS},
     "top_logprobs": {"logprobs": True},
