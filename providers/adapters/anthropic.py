@@ -28,6 +28,7 @@ from providers.adapters.anthropic_request import Payload, build_payload
 from providers.adapters.anthropic_stream import MessageStreamReader
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai import read_end
+from providers.adapters.openai_models import is_name
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, HttpReply
 
@@ -108,7 +109,7 @@ class AnthropicAdapter(ChatAdapter):
         query = {"limit": str(_PAGE)}
         for _ in range(_MAX_PAGES):
             page = await self._list_page(query)
-            models += [listed.as_model() for listed in page.data]
+            models += [listed.as_model() for listed in page.data if is_name(listed.id)]
             if not (page.has_more and page.last_id):
                 break
             query["after_id"] = page.last_id

@@ -100,7 +100,10 @@ def read_completion(
     reply = _reply(b"", message, finish)
     if reply.usage is not None:
         completion["usage"] = usage_fields(reply.usage)
-    reply.body = orjson.dumps(completion)
+    try:
+        reply.body = orjson.dumps(completion)
+    except orjson.JSONEncodeError:
+        raise UpstreamFailed("The provider's answer is nested too deeply.") from None
     return reply
 
 
@@ -145,7 +148,12 @@ def _reply(
 
 
 def _input(block: _Block) -> str:
-    return bytes(block.input).decode() if isinstance(block.input, Raw) else "{}"
+    if not isinstance(block.input, Raw):
+        return "{}"
+    try:
+        return bytes(block.input).decode()
+    except UnicodeDecodeError:
+        raise UpstreamFailed("The provider's answer is not JSON.", retryable=True) from None
 
 
 def _text(message: _Message, answer_tool: str | None) -> str:
@@ -160,7 +168,10 @@ def _thoughts(message: _Message, body: bytes) -> dict[str, Any]:
     """Thinking as text, and its blocks to the letter: what is not in our types is kept too."""
     if not any(block.type in _THINKING for block in message.content):
         return {}
-    content = orjson.loads(body)["content"]
+    try:
+        content = orjson.loads(body)["content"]
+    except orjson.JSONDecodeError:  # stricter with numbers and depth than the first reader
+        raise UpstreamFailed("The provider's answer is not JSON.", retryable=True) from None
     fields: dict[str, Any] = {
         "thinking_blocks": [block for block in content if block["type"] in _THINKING]
     }

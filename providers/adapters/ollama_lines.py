@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from chat.errors import ToolChoiceNotMet, UpstreamFailed
-from chat.types import ChatRequest, FinishReason, Usage
+from chat.types import MAX_COUNT, ChatRequest, FinishReason, Usage
 
 BYTES_PER_TOKEN = 4
 """For counts a server leaves out."""
@@ -76,7 +76,7 @@ def finish_reason(done_reason: str | None, *, called: bool) -> FinishReason:
 
 def read_usage(line: Line, request: ChatRequest, *, text_bytes: int) -> Usage:
     """The counts of the last line; a missing one is estimated, and the whole marked so."""
-    prompt, output = line.prompt_eval_count, line.eval_count
+    prompt, output = _credible(line.prompt_eval_count), _credible(line.eval_count)
     usage = Usage(
         prompt_tokens=max(1, request.size // BYTES_PER_TOKEN) if prompt is None else prompt,
         completion_tokens=-(-text_bytes // BYTES_PER_TOKEN) if output is None else output,
@@ -85,6 +85,10 @@ def read_usage(line: Line, request: ChatRequest, *, text_bytes: int) -> Usage:
     if prompt is None or output is None:
         usage.estimated = True
     return usage
+
+
+def _credible(count: int | None) -> int | None:
+    return count if count is not None and abs(count) <= MAX_COUNT else None
 
 
 def read_logprobs(entries: list[dict[str, Any]]) -> dict[str, Any]:

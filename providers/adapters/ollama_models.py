@@ -10,6 +10,7 @@ import msgspec
 from chat.errors import UpstreamUnreachable
 from chat.ndjson import UNREADABLE
 from chat.types import ModelInfo, RunningModel
+from providers.adapters.openai_models import is_name
 
 _FLAGS = {"tools": "tools", "vision": "vision", "thinking": "reasoning", "embedding": "embeddings"}
 """Ollama's words for what a model can do, and our flags."""
@@ -52,7 +53,7 @@ def read_tags(body: bytes) -> list[ModelInfo]:
     return [
         ModelInfo(id=each.model or each.name, created=_seconds(each.modified_at), owned_by="ollama")
         for each in tags.models or ()
-        if each.model or each.name
+        if is_name(each.model or each.name)
     ]
 
 
@@ -71,7 +72,7 @@ def read_processes(body: bytes) -> list[RunningModel]:
             context_window=each.context_length,
         )
         for each in processes.models or ()
-        if each.model or each.name
+        if is_name(each.model or each.name)
     ]
 
 

@@ -403,6 +403,8 @@ def read_completion(body: bytes, endpoint: Endpoint) -> Reply:
     """A non-streamed answer. Raises UpstreamFailed for a 200 that holds no completion (M27)."""
     try:
         completion = _decode(body)
+        if not body.isascii():
+            body.decode()  # what is skipped above is not looked at, and goes to the caller
     except UNREADABLE:
         completion = None
     if completion is None or completion.error is not None or not _is_strict(completion):

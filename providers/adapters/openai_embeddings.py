@@ -37,10 +37,13 @@ def read_embeddings(body: bytes, endpoint: Endpoint, *, wanted: str | None) -> R
         found = _decode(body)
     except UNREADABLE:
         body = _mended(body, endpoint)
-        found = _decode(body)
+        try:
+            found = _decode(body)
+        except UNREADABLE:
+            raise _no_embeddings() from None
     begins = {bytes(each.embedding)[:1] for each in found.data}
     if not begins or not begins <= _BEGINS.keys():
-        raise UpstreamFailed("The provider's answer holds no embeddings.")
+        raise _no_embeddings()
     if wanted in _BEGINS.values() and {_BEGINS[first] for first in begins} != {wanted}:
         body = _converted(body, as_base64=wanted == "base64")
     return Reply(body=body, finish_reason=None, usage=found.usage)
@@ -54,9 +57,16 @@ def _mended(body: bytes, endpoint: Endpoint) -> bytes:
     if isinstance(fields, dict) and fields.get("error") is not None:
         raise error_in_band(fields["error"], endpoint)
     if not (isinstance(fields, dict) and _has_embeddings(fields.get("data"))):
-        raise UpstreamFailed("The provider's answer holds no embeddings.")
+        raise _no_embeddings()
     mend_usage(fields)
-    return orjson.dumps(fields)
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:  # nested past what a writer takes
+        raise _no_embeddings() from None
+
+
+def _no_embeddings() -> UpstreamFailed:
+    return UpstreamFailed("The provider's answer holds no embeddings.")
 
 
 def _has_embeddings(data: Any) -> bool:
@@ -66,12 +76,12 @@ def _has_embeddings(data: Any) -> bool:
 
 
 def _converted(body: bytes, *, as_base64: bool) -> bytes:
-    fields = orjson.loads(body)
     change = packed if as_base64 else unpacked
     try:
+        fields = orjson.loads(body)
         for each in fields["data"]:
             if isinstance(each["embedding"], str) != as_base64:
                 each["embedding"] = change(each["embedding"])
-    except (TypeError, ValueError):
+        return orjson.dumps(fields)
+    except (TypeError, ValueError, OverflowError):
         raise UpstreamFailed("The provider's answer holds what is no embedding.") from None
-    return orjson.dumps(fields)
