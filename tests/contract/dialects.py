@@ -40,8 +40,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says: words, then calls; `cut` where its limit of tokens ended it."""
+    """What a model says: thoughts, words, then calls; `cut` where its limit of tokens ended it."""
 
+    thoughts: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     calls: tuple[Call, ...] = ()
     cut: bool = False
@@ -105,6 +106,10 @@ class Dialect(ABC):
     def listing(self, names: list[str]) -> Any:
         """The body that lists models."""
 
+    def embedded(self, vectors: list[list[float]]) -> Any:
+        """The body that holds these vectors; None where the wire has no embeddings."""
+        return None
+
     @abstractmethod
     def read(self, body: dict[str, Any]) -> Asked:
         """What a request in this wire asks."""
@@ -130,13 +135,16 @@ class OpenAIDialect(Dialect):
             }
             for call in answer.calls
         ]
-        message = {"tool_calls": calls} if calls else {}
+        message: dict[str, Any] = {"tool_calls": calls} if calls else {}
+        if answer.thoughts:
+            message["reasoning_content"] = "".join(answer.thoughts)
         body = completion(answer.text or (None if calls else ""), **message)
         body["choices"][0]["finish_reason"] = answer.finish
         return body
 
     def said(self, answer: Answer) -> list[bytes]:
         events = [chunk(role="assistant", content="")]
+        events += [chunk(reasoning_content=thought) for thought in answer.thoughts]
         events += [chunk(content=word) for word in answer.words]
         for index, call in enumerate(answer.calls):
             function = {"name": call.name, "arguments": ""}
@@ -161,6 +169,14 @@ class OpenAIDialect(Dialect):
         listed = [{"id": name, "object": "model", "created": 1, "owned_by": "us"} for name in names]
         return {"object": "list", "data": listed}
 
+    def embedded(self, vectors: list[list[float]]) -> Any:
+        listed = [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": 9, "total_tokens": 9}
+        return {"object": "list", "data": listed, "model": "m", "usage": usage}
+
     def read(self, body: dict[str, Any]) -> Asked:
         last = body["messages"][-1]
         return Asked(
@@ -174,19 +190,28 @@ class OpenAIDialect(Dialect):
         return {"model": "x", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
 
 
+SIGNATURE = "EqQBsig+/=="
+
+
 class AnthropicDialect(Dialect):
     wire = "anthropic"
     counts = (60, 7)
 
     def whole(self, answer: Answer) -> Any:
-        content = [anthropic.text(answer.text)] if answer.words else []
+        thought = {"type": "thinking", "thinking": "".join(answer.thoughts), "signature": SIGNATURE}
+        content = [thought] if answer.thoughts else []
+        content += [anthropic.text(answer.text)] if answer.words else []
         content += [
             anthropic.tool_use(call.id, call.name, **call.arguments) for call in answer.calls
         ]
         return anthropic.message(*content, stop=self._stop(answer))
 
     def said(self, answer: Answer) -> list[bytes]:
-        blocks = [anthropic.text_block(0, *answer.words)] if answer.words else []
+        blocks = []
+        if answer.thoughts:
+            blocks.append(anthropic.thinking_block(0, *answer.thoughts, signature=SIGNATURE))
+        if answer.words:
+            blocks.append(anthropic.text_block(len(blocks), *answer.words))
         blocks += [
             anthropic.tool_block(index, call.id, call.name, *call.fragments)
             for index, call in enumerate(answer.calls, start=len(blocks))
@@ -241,10 +266,13 @@ class OllamaDialect(Dialect):
 
     def whole(self, answer: Answer) -> Any:
         message = {"content": answer.text, **self._calls(answer)}
+        if answer.thoughts:
+            message["thinking"] = "".join(answer.thoughts)
         return json.loads(last_line(self._reason(answer), **message))
 
     def said(self, answer: Answer) -> list[bytes]:
-        lines = [chat_line(content=word) for word in answer.words]
+        lines = [chat_line(thinking=thought) for thought in answer.thoughts]
+        lines += [chat_line(content=word) for word in answer.words]
         return lines + ([chat_line(**self._calls(answer))] if answer.calls else [])
 
     def ended(self, answer: Answer) -> list[bytes]:
@@ -271,6 +299,9 @@ class OllamaDialect(Dialect):
 
     def listing(self, names: list[str]) -> Any:
         return {"models": [{"name": name, "model": name} for name in names]}
+
+    def embedded(self, vectors: list[list[float]]) -> Any:
+        return {"model": "m", "embeddings": vectors, "prompt_eval_count": 9}
 
     def read(self, body: dict[str, Any]) -> Asked:
         last = body["messages"][-1]

@@ -26,7 +26,8 @@ CALLS = Answer(
     )
 )
 BOTH = Answer(words=("I ", "look."), calls=CALLS.calls)
-ANSWERS = {"words": WORDS, "cut": CUT, "calls": CALLS, "both": BOTH}
+THOUGHTS = Answer(thoughts=("Let me", " see."), words=("Yes", "."), calls=CALLS.calls)
+ANSWERS = {"thoughts": THOUGHTS, "words": WORDS, "cut": CUT, "calls": CALLS, "both": BOTH}
 TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
     for name in ("get_weather", "now")
@@ -36,8 +37,8 @@ TOOLS = [
 @pytest.fixture(params=ANSWERS.values(), ids=list(ANSWERS))
 def answer(request: pytest.FixtureRequest, stage: Stage) -> Answer:
     answer: Answer = request.param
-    if stage.kind == "fake" and (answer.cut or (answer.words and answer.calls)):
-        pytest.skip("a fake model has no limit of tokens, and speaks or calls")
+    if stage.kind == "fake" and (answer.cut or answer.thoughts or (answer.words and answer.calls)):
+        pytest.skip("a fake model thinks nothing, has no limit of tokens, and speaks or calls")
     return answer
 
 
@@ -45,11 +46,19 @@ def test_the_suite_knows_every_kind() -> None:
     assert set(registry._ADAPTERS) == SPEAKS.keys() | ASKS_NOBODY
 
 
-def said(message: dict[str, Any]) -> tuple[str, list[tuple[str, Any]]]:
-    """The text of a message, and what it calls with which arguments."""
+Said = tuple[str, str, list[tuple[str, Any]]]
+
+
+def said(message: dict[str, Any]) -> Said:
+    """The thoughts and the text of a message, and what it calls with which arguments."""
     calls = [call["function"] for call in message.get("tool_calls") or ()]
     read = [(call["name"], json.loads(call["arguments"])) for call in calls]
-    return message["content"] or "", read
+    return message.get("reasoning_content") or "", message["content"] or "", read
+
+
+def due(answer: Answer) -> Said:
+    calls = [(call.name, call.arguments) for call in answer.calls]
+    return "".join(answer.thoughts), answer.text, calls
 
 
 async def replied(stage: Stage, answer: Answer) -> Reply:
@@ -65,10 +74,7 @@ async def test_a_whole_answer_says_what_the_upstream_said(stage: Stage, answer: 
         assert json.loads(reply.body) == stage.dialect.whole(answer)
         return
     (choice,) = json.loads(reply.body)["choices"]
-    assert said(choice["message"]) == (
-        answer.text,
-        [(call.name, call.arguments) for call in answer.calls],
-    )
+    assert said(choice["message"]) == due(answer)
     assert choice["finish_reason"] == answer.finish
 
 
@@ -76,10 +82,7 @@ async def test_a_stream_says_what_the_upstream_said(stage: Stage, answer: Answer
     got = await stream(stage.saying(answer), stage.request(stream=True, tools=TOOLS))
     assert got.error is None
     (choice,) = got.completion["choices"]
-    assert said(choice["message"]) == (
-        answer.text,
-        [(call.name, call.arguments) for call in answer.calls],
-    )
+    assert said(choice["message"]) == due(answer)
 
 
 async def test_a_stream_folds_to_the_whole_answer(stage: Stage, answer: Answer) -> None:

@@ -55,7 +55,14 @@ NO_ANSWER = {
     "an error of nothing": b'{"error": false}',
     "another object": b'{"object": "list", "type": "list", "data": [{"id": 1}]}',
 }
-SAYING = Answer(words=("Hel", "lo"), calls=(Call("call_1", "now", ("{}",)),))
+SAYING = Answer(
+    thoughts=("Hmm", "."),
+    words=("Hel", "lo"),
+    calls=(
+        Call("call_1", "get_weather", ('{"city": ', '"Paris"}')),
+        Call("call_2", "now", ("{}",)),
+    ),
+)
 
 
 @pytest.mark.parametrize("body", (NO_JSON | NO_ANSWER).values(), ids=(NO_JSON | NO_ANSWER).keys())
@@ -112,10 +119,10 @@ async def test_a_listing_of_something_else_lists_nothing(
 
 async def test_a_text_that_is_none_is_an_upstream_error(http_stage: HttpStage) -> None:
     dialect, bad = http_stage.dialect, b"\xff\xc3"
-    body = json.dumps(dialect.whole(SAYING)).encode().replace(b"Hello", bad)
-    assert isinstance(
-        await complete(http_stage.answering(body), http_stage.request(stream=False)), UpstreamError
-    )
+    for text in (b"Hello", b"Paris", b"Hmm"):
+        body = json.dumps(dialect.whole(SAYING)).encode().replace(text, bad)
+        replied = await complete(http_stage.answering(body), http_stage.request(stream=False))
+        assert isinstance(replied, UpstreamError), text
     events = [each.replace(b'"lo"', b'"%b"' % bad) for each in dialect.stream(SAYING)]
     for packets in (events, [b"".join(events)]):
         got = await stream(http_stage.streaming(packets), http_stage.request(stream=True))
@@ -245,4 +252,4 @@ async def test_any_change_to_a_listing_is_survived(
         listed = await wire_stage.answering(body).list_models()
     except UpstreamError:
         return
-    assert all(isinstance(model.id, str) and model.id for model in listed)
+    assert all(model.id.isprintable() for model in listed)

@@ -24,6 +24,7 @@ from tests.contract.stage import HttpStage, Streamed, stream
 pytestmark = pytest.mark.once
 
 LOOP = Answer(
+    thoughts=("Hm", " ü"),
     words=("Hé😀", "llo"),
     calls=(
         Call("call_1", "get_weather", ('{"city":', ' "Zürich"}')),
@@ -180,7 +181,9 @@ def answers(draw: st.DrawFn) -> Answer:
         fragments = [raw[start:end] for start, end in zip(edges, edges[1:], strict=False)]
         calls.append(Call(f"call_{number}", f"tool_{number}", tuple(fragments)))
     words = draw(st.lists(TEXT.filter(bool), min_size=0 if calls else 1, max_size=4))
-    return Answer(tuple(words), tuple(calls), cut=draw(st.booleans()) and not calls)
+    thoughts = draw(st.lists(TEXT.filter(bool), max_size=2))
+    cut = draw(st.booleans()) and not calls
+    return Answer(tuple(thoughts), tuple(words), tuple(calls), cut=cut)
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -196,6 +199,8 @@ async def test_any_answer_reaches_any_caller_whole(
     assert "".join(choice["delta"].get("content") or "" for choice in chunks) == answer.text
     assert [each["finish_reason"] for each in chunks if each["finish_reason"]] == [answer.finish]
     assert openai_calls(chunks) == calls
+    thoughts = [choice["delta"].get("reasoning_content") or "" for choice in chunks]
+    assert "".join(thoughts) == "".join(answer.thoughts)
 
     events = as_anthropic(batches)
     assert anthropic_blocks(events) == (answer.text, calls)
