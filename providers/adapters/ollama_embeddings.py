@@ -11,7 +11,7 @@ from chat.embeddings import embeddings_body, wants_base64
 from chat.errors import InvalidRequest, UpstreamFailed
 from chat.ndjson import UNREADABLE
 from chat.types import EmbeddingsRequest, Reply, Usage
-from providers.adapters.ollama_lines import BYTES_PER_TOKEN
+from providers.adapters.ollama_lines import BYTES_PER_TOKEN, credible_count
 
 _PASSED = frozenset({"dimensions", "truncate", "options", "keep_alive"})
 _KNOWN = _PASSED | {"model", "input", "encoding_format"}
@@ -48,7 +48,7 @@ def read_embedded(body: bytes, request: EmbeddingsRequest, *, model: str, native
     asked = request.params.input
     if len(embedded.embeddings) != (1 if isinstance(asked, str) else len(asked)):
         raise UpstreamFailed("The provider's answer holds another number of embeddings.")
-    counted = embedded.prompt_eval_count
+    counted = credible_count(embedded.prompt_eval_count)
     usage = Usage(max(1, request.size // BYTES_PER_TOKEN) if counted is None else counted)
     usage.total_tokens = usage.prompt_tokens
     if counted is None:

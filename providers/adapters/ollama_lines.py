@@ -76,7 +76,7 @@ def finish_reason(done_reason: str | None, *, called: bool) -> FinishReason:
 
 def read_usage(line: Line, request: ChatRequest, *, text_bytes: int) -> Usage:
     """The counts of the last line; a missing one is estimated, and the whole marked so."""
-    prompt, output = _credible(line.prompt_eval_count), _credible(line.eval_count)
+    prompt, output = credible_count(line.prompt_eval_count), credible_count(line.eval_count)
     usage = Usage(
         prompt_tokens=max(1, request.size // BYTES_PER_TOKEN) if prompt is None else prompt,
         completion_tokens=-(-text_bytes // BYTES_PER_TOKEN) if output is None else output,
@@ -87,7 +87,8 @@ def read_usage(line: Line, request: ChatRequest, *, text_bytes: int) -> Usage:
     return usage
 
 
-def _credible(count: int | None) -> int | None:
+def credible_count(count: int | None) -> int | None:
+    """A count that can be one, else None."""
     return count if count is not None and abs(count) <= MAX_COUNT else None
 
 

@@ -235,7 +235,7 @@ async def test_events_in_any_order_are_survived(wire_stage: HttpStage, order: li
 @given(packets=st.lists(st.binary(min_size=1, max_size=40), max_size=6))
 async def test_any_bytes_are_survived(wire_stage: HttpStage, packets: list[bytes]) -> None:
     got = await stream(wire_stage.streaming(packets), wire_stage.request(stream=True))
-    assert got.error is not None
+    assert got.error is not None or not got.chunks  # an empty stream is the dispatcher's to refuse
     check(got)
     body = b"".join(packets)
     replied = await complete(wire_stage.answering(body), wire_stage.request(stream=False))
