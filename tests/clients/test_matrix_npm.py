@@ -1,4 +1,4 @@
-"""npm clients nobody here wrote, each against every kind of provider: an answer, a stream, a call."""
+"""npm clients nobody here wrote, against every kind of provider: an answer, a stream, a call."""
 
 from __future__ import annotations
 
