@@ -73,7 +73,7 @@ WRONG_PLACES: list[tuple[str, dict[str, Any]]] = [
         {"messages": [{"role": "assistant", "tool_calls": [{"type": "function"}]}]},
     ),
     ("tools[0]", {"messages": HELLO, "tools": [{"type": "function"}]}),
-    ("tools[0].type", {"messages": HELLO, "tools": [{"function": {"name": "x"}}]}),
+    ("tools[0].type", {"messages": HELLO, "tools": [{"type": 1, "function": {"name": "x"}}]}),
     (
         "tools[0].function.name",
         {"messages": HELLO, "tools": [{"type": "function", "function": {}}]},

@@ -13,7 +13,7 @@ import pytest
 
 from tests.gateway import Gateway, wait_until
 from tests.upstream import Upstream
-from tests.wire.test_openai_replay import events, recorded_usage, shown, through
+from tests.wire.test_openai_replay import recorded_usage, shown, through
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared/wire"
 FILES = ("other-providers", "local-servers", "huggingface", "ollama")
@@ -93,6 +93,12 @@ def said(response: dict[str, Any]) -> tuple[list[Any], int | None]:
     errors = [value["error"] for value in values if value.get("error") is not None]
     chunks = [value for value in values if value.get("error") is None]
     return chunks, status_of(errors[0], 200) if errors else None
+
+
+def events(raw: str) -> list[str]:
+    """The data of every event, those with a type among them."""
+    lines = raw.replace("\r\n", "\n").split("\n")
+    return [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
 
 
 def status_of(error: Any, status: int) -> int:
