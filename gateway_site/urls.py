@@ -7,7 +7,7 @@ from django.urls import include, path
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from gateway_api.openapi import OnlyRenderer
+from gateway_api.openapi import OnlyRenderer  # and by it the scheme of our keys
 
 urlpatterns = [
     path("", include("gateway_api.urls")),
