@@ -1,4 +1,4 @@
-"""What is asked where nothing is, or of a host that is not ours: no page for browsers (api.md, 0)."""
+"""What is asked where nothing is, or of a host that is not ours: no page for browsers."""
 
 from __future__ import annotations
 
