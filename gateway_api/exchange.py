@@ -260,7 +260,7 @@ def ascii_header(value: str) -> str:
     """A header value out of a name a caller chose."""
     if value.isascii() and value.isprintable():
         return value
-    return value.encode("ascii", "backslashreplace").decode().replace("\n", " ").replace("\r", " ")
+    return value.encode("unicode_escape").decode()
 
 
 def _outcome(error: BaseException | None) -> tuple[str, str]:

@@ -98,7 +98,9 @@ urlpatterns = [
     path("livez", LiveView.as_view()),
     path("readyz", ReadyView.as_view()),
     path("v1/<path:rest>", UnknownAddressView.as_view()),
+    path("v1/", UnknownAddressView.as_view()),
     path("v1", UnknownAddressView.as_view()),
     path("api/<path:rest>", UnknownOllamaAddressView.as_view()),
+    path("api/", UnknownOllamaAddressView.as_view()),
     path("api", UnknownOllamaAddressView.as_view()),
 ]

@@ -134,6 +134,9 @@ def _database() -> dict[str, Any]:
             "min_size": 1,
             "max_size": int(env.number("ABSTRACTCORE_DATABASE_POOL", 10, least=2)),
             "timeout": 5,
+            # Attempts at a lost connection come ever more rarely, and nobody else may try
+            # meanwhile: given up soon, the next who wants one tries at once.
+            "reconnect_timeout": 3,
         }
     elif "sqlite" in config["ENGINE"]:
         config["OPTIONS"] = {**_SQLITE_OPTIONS, **config.get("OPTIONS", {})}

@@ -9,6 +9,9 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from gateway_api.openapi import OnlyRenderer  # and by it the scheme of our keys
 
+handler400 = "gateway_site.failures.bad_request"
+handler404 = "gateway_site.failures.not_found"
+handler500 = "gateway_site.failures.failed"
 urlpatterns = [
     path("", include("gateway_api.urls")),
     path(
@@ -25,6 +28,7 @@ urlpatterns = [
         "docs",
         SpectacularSwaggerSplitView.as_view(
             url_name="schema",
+            http_method_names=["get", "head"],
             content_negotiation_class=OnlyRenderer,
             authentication_classes=[],
             permission_classes=[],

@@ -49,6 +49,7 @@ _ERRORS = {
         (401, "The key is missing, unknown, expired or revoked."),
         (404, "There is no such model for this key."),
         (413, "The request is too large."),
+        (415, "The body does not call itself JSON."),
         (429, "A limit of the key, or the provider's; see `retry-after`."),
         (502, "The provider failed, or refused the gateway's credential."),
         (503, "The provider is overloaded, or the gateway cannot serve now."),

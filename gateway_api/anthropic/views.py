@@ -26,7 +26,7 @@ from gateway_api.anthropic.schema import (
     MESSAGES_RESPONSES,
 )
 from gateway_api.anthropic.translation import Translated, parse_messages, parse_prompt
-from gateway_api.async_view import read_json_body
+from gateway_api.async_view import read_parsed
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Call, Exchange, ascii_header
 from gateway_api.not_found import UnknownAddressView
@@ -49,7 +49,8 @@ class MessagesView(AnthropicView):
         tags=["Anthropic wire"],
     )
     async def post(self, request: Request) -> AnyAnswer:
-        translated = parse_messages(await read_json_body(request), wire_headers(request))
+        parse = partial(parse_messages, headers=wire_headers(request))
+        translated = await read_parsed(request, parse)
         call = _call(self, translated.request, "messages")
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if translated.request.stream:
@@ -77,7 +78,8 @@ class CountTokensView(AnthropicView):
         tags=["Anthropic wire"],
     )
     async def post(self, request: Request) -> AnyAnswer:
-        translated = parse_prompt(await read_json_body(request), wire_headers(request))
+        parse = partial(parse_prompt, headers=wire_headers(request))
+        translated = await read_parsed(request, parse)
         call = _call(self, translated.request, "messages.count_tokens")
         counted, dispatch = await pipeline.count_tokens(call, http=http_client())
         headers = [

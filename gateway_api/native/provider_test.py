@@ -116,6 +116,8 @@ class ProviderTestView(AsyncAPIView):
                     (400, "The request is wrong; `param` says where."),
                     (401, "The key is missing, unknown, expired or revoked."),
                     (403, "The key is not an admin's."),
+                    (413, "The request is too large."),
+                    (415, "The body does not call itself JSON."),
                 )
             },
         },

@@ -89,7 +89,7 @@ class ProvidersView(AsyncAPIView):
         summary="Providers and how they are",
         description="Every key sees every provider; of its models, those the key may use.",
         parameters=[REFRESH],
-        responses={(200, "application/json"): _PROVIDERS, **_errors(401)},
+        responses={(200, "application/json"): _PROVIDERS, **_errors(400, 401)},
         tags=["Providers"],
     )
     async def get(self, request: Request) -> AnyAnswer:

@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from chat.errors import InvalidRequest
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
+from gateway_api.openai.schema import ERROR_RESPONSES
 from keys.caller import Caller
 from providers.database import in_database
 from usage.fields import usd_text
@@ -68,6 +69,7 @@ _ROW = {
         "time_to_first_token_ms": {"type": ["integer", "null"]},
     },
 }
+_ERRORS = {key: told for key, told in ERROR_RESPONSES.items() if key[0] in (400, 401, 503)}
 _LIST = {
     "type": "object",
     "properties": {
@@ -116,7 +118,7 @@ class UsageView(AsyncAPIView):
             _text_parameter("status", "How it ended.", enum=Status.values),
             _FORMAT,
         ],
-        responses={(200, "application/json"): _LIST, (200, "text/csv"): str},
+        responses={(200, "application/json"): _LIST, (200, "text/csv"): str, **_ERRORS},
         tags=["Operations"],
     )
     async def get(self, request: Request) -> AnyAnswer:
@@ -154,7 +156,7 @@ class UsageSummaryView(AsyncAPIView):
         summary="Usage totals",
         description="Totals of whole hours, UTC; of exact times only by session.",
         parameters=[_text_parameter("by", "Default: day.", enum=GROUPS), *_TIMES, *_NAMES, _FORMAT],
-        responses={(200, "application/json"): _SUMMARY, (200, "text/csv"): str},
+        responses={(200, "application/json"): _SUMMARY, (200, "text/csv"): str, **_ERRORS},
         tags=["Operations"],
     )
     async def get(self, request: Request) -> AnyAnswer:

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
-from gateway_api.async_view import read_json_body
+from gateway_api.async_view import read_parsed
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Call, Exchange
 from gateway_api.ollama import schema
@@ -77,7 +77,7 @@ class ChatView(_AnsweringView):
         tags=["Ollama wire"],
     )
     async def post(self, request: Request) -> AnyAnswer:
-        return await self._answer(request, parse_chat(await read_json_body(request)))
+        return await self._answer(request, await read_parsed(request, parse_chat))
 
 
 class GenerateView(_AnsweringView):
@@ -93,7 +93,7 @@ class GenerateView(_AnsweringView):
         tags=["Ollama wire"],
     )
     async def post(self, request: Request) -> AnyAnswer:
-        return await self._answer(request, parse_generate(await read_json_body(request)))
+        return await self._answer(request, await read_parsed(request, parse_generate))
 
 
 async def _whole(exchange: Exchange, parsed: Parsed, *, generate: bool) -> Answer:

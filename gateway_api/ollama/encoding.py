@@ -226,13 +226,17 @@ def tell_logprobs(logprobs: Any) -> list[dict[str, Any]] | None:
     entries = logprobs.get("content") if isinstance(logprobs, dict) else None
     if not isinstance(entries, list):
         return None
-    return [
-        {**_token(entry), "top_logprobs": [_token(each) for each in entry["top_logprobs"]]}
-        if entry.get("top_logprobs")
-        else _token(entry)
-        for entry in entries
-        if isinstance(entry, dict)
-    ]
+    told = []
+    for entry in filter(_is_object, entries):
+        tops = entry.get("top_logprobs")
+        told.append(_token(entry))
+        if tops and isinstance(tops, list):
+            told[-1]["top_logprobs"] = [_token(each) for each in filter(_is_object, tops)]
+    return told
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _token(entry: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ SHOW_RESPONSES = {
         "One model.",
         {"capabilities": _ARRAY, "details": {"type": "object"}, "model_info": {"type": "object"}},
     ),
-    **_LISTING_ERRORS,
+    **ERROR_RESPONSES,
 }
 MODELS_RESPONSES = {**_whole("Models.", {"models": _ARRAY}), **_LISTING_ERRORS}
 VERSION_RESPONSES = _whole("The API's version.", {"version": _STRING})

@@ -15,7 +15,7 @@ from chat.sse import DONE, KEEPALIVE, encode_event
 from chat.types import Batch, ChatChunk, encode
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
-from gateway_api.async_view import AsyncAPIView, read_json_body
+from gateway_api.async_view import AsyncAPIView, read_parsed
 from gateway_api.errors import as_gateway_error, openai_body
 from gateway_api.exchange import Call, Exchange
 from gateway_api.openai.schema import CHAT_REQUEST, CHAT_RESPONSES
@@ -34,7 +34,7 @@ class ChatCompletionsView(AsyncAPIView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         http_request: Any = request._request
-        chat_request = parse_chat_request(await read_json_body(request))
+        chat_request = await read_parsed(request, parse_chat_request)
         call = Call(
             caller=self.caller,
             request=chat_request,

@@ -15,7 +15,7 @@ from chat.text_completions import new_text_id, text_chunk
 from chat.types import Batch
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer
-from gateway_api.async_view import AsyncAPIView, read_json_body
+from gateway_api.async_view import AsyncAPIView, read_parsed
 from gateway_api.exchange import Call
 from gateway_api.openai.chat import stream_answer
 from gateway_api.openai.schema import TEXT_REQUEST, TEXT_RESPONSES
@@ -34,7 +34,7 @@ class CompletionsView(AsyncAPIView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         http_request: Any = request._request
-        asked = parse_text_request(await read_json_body(request))
+        asked = await read_parsed(request, parse_text_request)
         call = Call(
             caller=self.caller,
             request=asked,

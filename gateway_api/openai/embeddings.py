@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from chat.parsing import parse_embeddings_request
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer
-from gateway_api.async_view import AsyncAPIView, read_json_body
+from gateway_api.async_view import AsyncAPIView, read_parsed
 from gateway_api.exchange import Call
 from gateway_api.openai.schema import EMBEDDINGS_REQUEST, EMBEDDINGS_RESPONSES
 from gateway_api.resources import http_client, journal
@@ -28,7 +28,7 @@ class EmbeddingsView(AsyncAPIView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         http_request: Any = request._request
-        asked = parse_embeddings_request(await read_json_body(request))
+        asked = await read_parsed(request, parse_embeddings_request)
         call = Call(
             caller=self.caller,
             request=asked,

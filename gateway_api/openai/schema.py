@@ -68,6 +68,8 @@ ERROR_RESPONSES = {
         (400, "The request is wrong; `param` says where."),
         (401, "The key is missing, unknown, expired or revoked."),
         (404, "There is no such model for this key."),
+        (413, "The request is too large."),
+        (415, "The body does not call itself JSON."),
         (429, "A limit of the key, or the provider's; see `retry-after`."),
         (502, "The provider failed, or refused the gateway's credential."),
         (503, "The provider is overloaded, or the gateway cannot serve now."),
@@ -143,7 +145,7 @@ _MODEL = {
 }
 MODEL_RESPONSES = {
     (200, "application/json"): OpenApiResponse(_MODEL, description="One model."),
-    **{key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (401, 404)},
+    **{key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (400, 401, 404)},
 }
 MODELS_RESPONSES = {
     (200, "application/json"): OpenApiResponse(
@@ -156,5 +158,5 @@ MODELS_RESPONSES = {
         },
         description="Every model and route this key may use.",
     ),
-    **{key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] == 401},
+    **{key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (400, 401)},
 }

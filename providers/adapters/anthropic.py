@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import msgspec
 import orjson
 
-from chat.errors import UpstreamError, UpstreamUnreachable
+from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
 from chat.folding import unfold
 from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED
@@ -37,6 +37,13 @@ API_VERSION = "2023-06-01"
 _CALLERS_HEADERS = ("anthropic-version", "anthropic-beta")
 _PAGE = 1000
 _MAX_PAGES = 20
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: int
+
+
+_decode_counted = msgspec.json.Decoder(_Counted).decode
 
 
 class AnthropicAdapter(ChatAdapter):
@@ -102,6 +109,11 @@ class AnthropicAdapter(ChatAdapter):
             counted = await reply.read()
         finally:
             reply.close()
+        try:
+            _decode_counted(counted)
+            counted.decode()
+        except UNREADABLE:
+            raise UpstreamFailed("The provider's answer holds no count.") from None
         return Reply(body=counted, finish_reason=None, usage=None, wire="anthropic")
 
     async def list_models(self) -> list[ModelInfo]:

@@ -7,7 +7,7 @@ where the prompt was cached, and may hold the last text too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,6 +35,13 @@ class Message(msgspec.Struct, gc=False):
     tool_calls: list[Call] | None = None
 
 
+class Token(msgspec.Struct, gc=False):
+    token: str = ""
+    logprob: float = 0.0
+    bytes: list[Annotated[int, msgspec.Meta(ge=0, le=255)]] | None = None
+    top_logprobs: list[Token] | None = None
+
+
 class Line(msgspec.Struct, gc=False):
     """A line of `/api/chat`; or of `/api/generate`, which has `response` for a message."""
 
@@ -46,7 +53,7 @@ class Line(msgspec.Struct, gc=False):
     done_reason: str | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None
-    logprobs: list[dict[str, Any]] | None = None
+    logprobs: list[Token] | None = None
     error: Any = None
 
 
@@ -92,27 +99,23 @@ def credible_count(count: int | None) -> int | None:
     return count if count is not None and abs(count) <= MAX_COUNT else None
 
 
-def read_logprobs(entries: list[dict[str, Any]]) -> dict[str, Any]:
+def read_logprobs(tokens: list[Token]) -> dict[str, Any]:
     """Ollama's list of tokens as OpenAI's `logprobs` object."""
     return {
         "content": [
-            {
-                **_token(entry),
-                "top_logprobs": [_token(each) for each in entry.get("top_logprobs") or ()],
-            }
-            for entry in entries
+            {**_told(token), "top_logprobs": [_told(each) for each in token.top_logprobs or ()]}
+            for token in tokens
         ],
         "refusal": None,
     }
 
 
-def _token(entry: dict[str, Any]) -> dict[str, Any]:
-    token = str(entry.get("token", ""))
-    known = entry.get("bytes")
+def _told(token: Token) -> dict[str, Any]:
+    known = token.bytes
     return {
-        "token": token,
-        "logprob": entry.get("logprob", 0.0),
-        "bytes": known if isinstance(known, list) else list(token.encode()),
+        "token": token.token,
+        "logprob": token.logprob,
+        "bytes": known if known is not None else list(token.token.encode()),
     }
 
 

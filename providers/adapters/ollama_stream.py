@@ -25,6 +25,7 @@ from providers.adapters.base import Endpoint
 from providers.adapters.ollama_lines import (
     Call,
     Line,
+    Token,
     arguments_of,
     call_id,
     decode,
@@ -207,7 +208,7 @@ class OllamaStreamReader:
         delta: Delta,
         *,
         finish: FinishReason | None = None,
-        logprobs: list[dict[str, Any]] | None = None,
+        logprobs: list[Token] | None = None,
     ) -> ChatChunk:
         choice = ChunkChoice(0, delta, finish, read_logprobs(logprobs) if logprobs else None)
         return ChatChunk([choice], id=self._chunk_id, created=self._created, model=self._model)

@@ -73,6 +73,9 @@ class _Call(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[_Call] | None = None
 
 
@@ -443,6 +446,9 @@ def _mend_completion(body: bytes, endpoint: Endpoint) -> tuple[bytes, _Completio
             text_of_parts(choice["message"])
         elif not isinstance(choice["message"].get("content"), str | None):
             choice["message"]["content"] = str(choice["message"]["content"])
+        for name in ("refusal", "reasoning_content", "reasoning"):
+            if not isinstance(choice["message"].get(name), str | None):
+                del choice["message"][name]
         mend_calls(choice["message"])
         mend_logprobs(choice)
     mend_usage(fields)

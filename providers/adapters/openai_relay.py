@@ -41,11 +41,19 @@ async def ask_for_relay(
                 timeouts=endpoint.timeouts,
             )
         if 200 <= reply.status < 300:
+            if _is_page(reply) and request.relay != "files":
+                reply.close()
+                raise UpstreamFailed("The provider answered with a page for browsers.")
             return reply
         raise await _refusal(reply, request, endpoint)
     except GatewayError as error:
         error.retryable = error.retryable and not request.once
         raise
+
+
+def _is_page(reply: HttpReply) -> bool:
+    """A portal or a proxy in between answers so; what people have uploaded may be one."""
+    return (reply.headers.get("content-type") or "").strip().lower().startswith("text/html")
 
 
 async def _send(

@@ -50,7 +50,7 @@ class _Event(msgspec.Struct, gc=False):
     type: str = ""
     sequence_number: Any = None
     delta: Any = None
-    response: Any = None
+    response: msgspec.Raw = msgspec.Raw(b"null")
     item: Any = None
 
 
@@ -260,7 +260,9 @@ class ResponsesReader:
         return _written({**flat, "param": self.failure.param})
 
     def _read_end(self, data: bytes, event: _Event, batch: ResponsesBatch) -> bytes:
-        response = event.response if isinstance(event.response, dict) else {}
+        response: Any = _parsed(bytes(event.response))
+        if not isinstance(response, dict):
+            response = {}
         batch.response = response
         self.done = True
         usage = read_usage(response.get("usage"))

@@ -102,3 +102,12 @@ def test_the_page_holds_no_script_its_own_policy_would_stop(client: Client, page
     scripts = next(part for part in policy.split(";") if part.strip().startswith("script-src"))
     assert "unsafe-inline" not in scripts
     assert [text for text in page.inline if text.strip()] == []
+
+
+def test_every_address_that_takes_a_body_tells_how_it_is_refused(document: dict[str, Any]) -> None:
+    takers = {
+        path: operation["post"]["responses"].keys()
+        for path, operation in document["paths"].items()
+        if "requestBody" in operation.get("post", {})
+    }
+    assert {path for path, told in takers.items() if not {"400", "413", "415"} <= told} == set()

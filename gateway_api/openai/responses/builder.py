@@ -359,13 +359,17 @@ def _logprobs(logprobs: Any) -> list[dict[str, Any]]:
             **_logprob(each),
             "top_logprobs": [
                 _logprob(other)
-                for other in each.get("top_logprobs") or ()
+                for other in _list(each.get("top_logprobs"))
                 if isinstance(other, dict)
             ],
         }
-        for each in content or ()
+        for each in _list(content)
         if isinstance(each, dict)
     ]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _logprob(told: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ _RESPONSE = {
 }
 _WHOLE = {(200, "application/json"): OpenApiResponse(_RESPONSE, description="The response.")}
 _NOT_FOUND = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (401, 404)}
-_REFUSED = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] == 400}
+_REFUSED = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (400, 413, 415)}
 CREATED = {
     **_WHOLE,
     (200, "text/event-stream"): OpenApiResponse(

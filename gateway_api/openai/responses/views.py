@@ -11,7 +11,7 @@ from chat.errors import InvalidRequest, NotFound
 from chat.sse import KEEPALIVE
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
-from gateway_api.async_view import AsyncAPIView, read_json_body
+from gateway_api.async_view import AsyncAPIView, read_parsed
 from gateway_api.exchange import Call
 from gateway_api.openai.responses import background, schema
 from gateway_api.openai.responses.context import load_context
@@ -38,7 +38,7 @@ class ResponsesView(AsyncAPIView):
         tags=TAG,
     )
     async def post(self, request: Request) -> AnyAnswer:
-        asked = parse_responses_request(await read_json_body(request))
+        asked = await read_parsed(request, parse_responses_request)
         prepared = prepare(asked, await load_context(self.caller.name, asked))
         turn = await self._begin(request, prepared)
         if asked.params.background:
