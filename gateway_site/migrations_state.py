@@ -45,13 +45,15 @@ def migrate() -> None:
 def make_ready() -> None:
     """Makes the tables of a database that has none. Raises UnappliedMigrations where there are
     tables but older ones: to change a database in use is the operator's decision."""
-    if not unapplied():
-        return
+    # The first look is behind the lock too: it opens the database, and of two processes that make
+    # a new SQLite file a write-ahead log at once, one is told that it is locked, without a wait.
     with _migration_lock():
-        if is_empty():
-            call_command("migrate", interactive=False, verbosity=0)
-        elif names := unapplied():
+        names = unapplied()
+        if not names:
+            return
+        if not is_empty():
             raise UnappliedMigrations(names)
+        call_command("migrate", interactive=False, verbosity=0)
 
 
 @contextmanager

@@ -151,9 +151,14 @@ def test_what_it_cannot_find_is_told_without_its_address(gateway: Gateway, model
 
 
 def test_both_are_in_the_ledger_with_their_tokens(gateway: Gateway, client: openai.OpenAI) -> None:
-    before = len(gateway.rows())
-    for name in ("far-mlx", "far-hf"):
-        client.chat.completions.create(model=f"{name}/{NAME}", messages=CAPITAL, max_tokens=2)
-    rows = gateway.wait_for_rows(before + 2)
-    assert any((row.tokens_input, row.tokens_output) == (27, 2) for row in rows)
-    assert not any(row.estimated for row in rows)
+    ids = [f"ledger-{name}" for name in ("far-mlx", "far-hf")]
+    for name, id_ in zip(("far-mlx", "far-hf"), ids, strict=True):
+        client.chat.completions.create(
+            model=f"{name}/{NAME}",
+            messages=CAPITAL,
+            max_tokens=2,
+            extra_headers={"x-request-id": id_},
+        )
+    rows = [gateway.usage_row(id_) for id_ in ids]
+    assert [(row["tokens_input"], row["tokens_output"]) for row in rows] == [(27, 2)] * 2
+    assert not any(row["estimated"] for row in rows)
