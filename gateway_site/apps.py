@@ -8,6 +8,9 @@ class GatewaySiteConfig(AppConfig):
     default = True
 
 
-class GatewayAdminConfig(admin_apps.AdminConfig):
+class GatewayAdminConfig(admin_apps.SimpleAdminConfig):
+    """The admin's pages are loaded with the addresses (`gateway_site.urls`): a command that serves
+    nothing starts a quarter of a second sooner."""
+
     default = False
     default_site = "gateway_site.admin_site.GatewayAdminSite"

@@ -9,6 +9,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from gateway_api.openapi import OnlyRenderer  # and by it the scheme of our keys
 
+admin.autodiscover()
 handler400 = "gateway_site.failures.bad_request"
 handler404 = "gateway_site.failures.not_found"
 handler500 = "gateway_site.failures.failed"

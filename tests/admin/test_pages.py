@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Group, Permission, User
+from django.core.checks import run_checks
 from django.test import Client
 from django.utils import timezone
 
@@ -211,3 +214,11 @@ def test_no_part_of_a_password_hash_is_shown(
     page = client.get(f"/admin/auth/user/{user.pk}/change/").content.decode()
     assert "A password is set." in page
     assert salt[:6] not in page and hashed[:6] not in page
+
+
+def test_every_page_of_the_admin_passes_djangos_own_checks() -> None:
+    import_module(
+        "gateway_site.urls"
+    )  # which loads the pages; `manage.py check` may come before it
+    assert len(admin.site._registry) > 8
+    assert run_checks(tags=["admin"]) == []
