@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import orjson
 
 from chat.errors import InvalidRequest
-from chat.types import EmbeddingsParams
+from chat.requests import EmbeddingsParams
 
 
 def wants_base64(params: EmbeddingsParams) -> bool:

@@ -6,14 +6,7 @@ from typing import Any
 
 import msgspec
 
-from chat.types import (
-    ChatChunk,
-    ChunkChoice,
-    Delta,
-    FunctionDelta,
-    ToolCallDelta,
-    Usage,
-)
+from chat.types import ChatChunk, ChunkChoice, Delta, FunctionDelta, ToolCallDelta, Usage
 
 
 class CompletionFolder:

@@ -11,13 +11,8 @@ import orjson
 
 from chat.errors import InvalidRequest
 from chat.prompts import Prompt, count_token_ids
+from chat.requests import ChatParams, ChatRequest, EmbeddingsParams, EmbeddingsRequest
 from chat.text_completions import TextParams, TextRequest
-from chat.types import (
-    ChatParams,
-    ChatRequest,
-    EmbeddingsParams,
-    EmbeddingsRequest,
-)
 
 _AT = re.compile(r" - at `\$?\.?(.*)`$")
 _MISSING = re.compile(r"required field `(\w+)`")

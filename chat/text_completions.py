@@ -16,12 +16,8 @@ from msgspec import Struct
 
 from chat.folding import usage_fields
 from chat.prompts import Prompt, require_one_kind, separate_inputs
-from chat.types import (
-    ChatChunk,
-    StreamOptions,
-    TokensDetails,
-    Usage,
-)
+from chat.requests import StreamOptions
+from chat.types import ChatChunk, TokensDetails, Usage
 
 OBJECT = "text_completion"
 

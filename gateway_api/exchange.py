@@ -11,17 +11,8 @@ from decimal import Decimal
 from types import TracebackType
 
 from chat.errors import GatewayError
-from chat.types import (
-    Batch,
-    ChatRequest,
-    Delta,
-    InferenceRequest,
-    Reply,
-    TokenCounts,
-    Usage,
-    Wire,
-    count_tokens,
-)
+from chat.requests import ChatRequest, InferenceRequest
+from chat.types import Batch, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from chat.errors import GatewayError, ServiceUnavailable
-from chat.types import Batch, ChatRequest, Reply
+from chat.requests import ChatRequest
+from chat.types import Batch, Reply
 from gateway_api.exchange import Call, Exchange, estimate_prompt
 from keys.limits import admit
 from providers import snapshot

@@ -12,7 +12,7 @@ import orjson
 from django.conf import settings
 
 from chat.errors import GatewayError, NotFound, UpstreamError, UpstreamRejected
-from chat.types import ChatParams, ChatRequest, Message
+from chat.requests import ChatParams, ChatRequest, Message
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.http import HttpClient, Timeouts
 from providers.outbound import OutboundGuard, OutboundPolicy

@@ -22,7 +22,8 @@ from chat.errors import (
     UpstreamFailed,
     UpstreamRejected,
 )
-from chat.types import Batch, ChatRequest, InferenceRequest, Reply, has_substance
+from chat.requests import ChatRequest, InferenceRequest
+from chat.types import Batch, Reply, has_substance
 from providers.adapters.base import ChatAdapter
 from providers.http import HttpClient
 from providers.routing import Plan

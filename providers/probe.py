@@ -28,14 +28,8 @@ from chat.errors import (
     UpstreamRejected,
     UpstreamTimeout,
 )
-from chat.types import (
-    Batch,
-    ChatParams,
-    ChatRequest,
-    EmbeddingsParams,
-    EmbeddingsRequest,
-    Usage,
-)
+from chat.requests import ChatParams, ChatRequest, EmbeddingsParams, EmbeddingsRequest
+from chat.types import Batch, Usage
 from providers.adapters.base import ChatAdapter
 from providers.capabilities import Capabilities
 from providers.probe_requests import (

@@ -15,7 +15,7 @@ import msgspec
 
 from chat.errors import InvalidRequest
 from chat.parsing import explain_mismatch, parse_object
-from chat.types import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest
 from gateway_api.anthropic.conversation import Conversation, Notes
 from gateway_api.anthropic.shapes import (
     Block,

@@ -11,8 +11,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from chat.errors import UpstreamFailed
+from chat.requests import ChatRequest
 from chat.sse import encode_event
-from chat.types import ChatRequest
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, Headers, StreamAnswer, json_answer
 from gateway_api.anthropic.errors import AnthropicView, error_body

@@ -10,7 +10,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from chat.parsing import convert
-from chat.types import EmbeddingsParams, EmbeddingsRequest, Reply
+from chat.requests import EmbeddingsParams, EmbeddingsRequest
+from chat.types import Reply
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer
 from gateway_api.async_view import read_json_body

@@ -15,7 +15,7 @@ import orjson
 from chat.errors import InvalidRequest
 from chat.images import media_type_of_base64
 from chat.parsing import convert, parse_object
-from chat.types import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest
 from gateway_api.ollama.fields import (
     ChatFields,
     GenerateFields,

@@ -8,8 +8,8 @@ import msgspec
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 
+from chat.requests import ChatParams, EmbeddingsParams
 from chat.text_completions import TextParams
-from chat.types import ChatParams, EmbeddingsParams
 
 
 def inlined_schema(type_: type) -> dict[str, Any]:

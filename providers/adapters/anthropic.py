@@ -20,7 +20,8 @@ from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
 from chat.folding import unfold
 from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED
-from chat.types import Batch, ChatRequest, ModelInfo, Reply, Wire
+from chat.requests import ChatRequest
+from chat.types import Batch, ModelInfo, Reply, Wire
 from providers.adapters.anthropic_errors import error_from_reply
 from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_reply import read_completion, read_native

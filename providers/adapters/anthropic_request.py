@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from chat.errors import InvalidRequest
-from chat.types import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest
 from providers.adapters.anthropic_content import cache_control
 from providers.adapters.anthropic_messages import read_conversation
 from providers.adapters.anthropic_models import ModelFacts

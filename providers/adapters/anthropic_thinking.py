@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from chat.errors import InvalidRequest
-from chat.types import ChatParams
+from chat.requests import ChatParams
 from providers.adapters.anthropic_models import ModelFacts
 
 _LEVELS = ("low", "medium", "high", "xhigh", "max")

@@ -6,7 +6,7 @@ import re
 from typing import Any, NamedTuple
 
 from chat.errors import InvalidRequest
-from chat.types import ChatParams
+from chat.requests import ChatParams
 from providers.adapters.anthropic_content import mark_last
 from providers.adapters.anthropic_models import ModelFacts
 

@@ -9,16 +9,9 @@ from typing import Any, ClassVar
 
 from chat.errors import UnsupportedEndpoint
 from chat.relays import Relay, RelayRequest
+from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
-from chat.types import (
-    Batch,
-    ChatRequest,
-    EmbeddingsRequest,
-    ModelInfo,
-    Reply,
-    RunningModel,
-    Wire,
-)
+from chat.types import Batch, ModelInfo, Reply, RunningModel, Wire
 from providers.adapters.text_over_chat import complete_over_chat, stream_over_chat
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, HttpReply, Timeouts

@@ -23,13 +23,12 @@ from chat.embeddings import embeddings_body, wants_base64
 from chat.errors import InvalidRequest, ModelNotFound, UpstreamFailed, UpstreamUnreachable
 from chat.folding import CompletionFolder, usage_fields
 from chat.prompts import separate_inputs
+from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.types import (
     Batch,
     ChatChunk,
-    ChatRequest,
     ChunkChoice,
     Delta,
-    EmbeddingsRequest,
     FunctionDelta,
     ModelInfo,
     Reply,

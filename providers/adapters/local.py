@@ -22,8 +22,9 @@ from chat.errors import (
     UpstreamFailed,
     UpstreamUnreachable,
 )
+from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
-from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply
+from chat.types import Batch, ModelInfo, Reply
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai import OpenAICompatibleAdapter
 from providers.adapters.text_by_prompt import complete_each, stream_each

@@ -16,7 +16,8 @@ import orjson
 
 from chat.errors import GatewayError, UpstreamError
 from chat.relays import NEVER_FORWARDED
-from chat.types import Batch, ChatRequest, EmbeddingsRequest, ModelInfo, Reply, RunningModel
+from chat.requests import ChatRequest, EmbeddingsRequest
+from chat.types import Batch, ModelInfo, Reply, RunningModel
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.ollama_embeddings import embed_payload, read_embedded
 from providers.adapters.ollama_messages import Images, linked_images

@@ -10,7 +10,8 @@ import msgspec
 from chat.embeddings import embeddings_body, wants_base64
 from chat.errors import InvalidRequest, UpstreamFailed
 from chat.ndjson import UNREADABLE
-from chat.types import EmbeddingsRequest, Reply, Usage
+from chat.requests import EmbeddingsRequest
+from chat.types import Reply, Usage
 from providers.adapters.ollama_lines import BYTES_PER_TOKEN, credible_count
 
 _PASSED = frozenset({"dimensions", "truncate", "options", "keep_alive"})

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import msgspec
 
 from chat.errors import ToolChoiceNotMet, UpstreamFailed
-from chat.types import MAX_COUNT, ChatRequest, FinishReason, Usage
+from chat.requests import ChatRequest
+from chat.types import MAX_COUNT, FinishReason, Usage
 
 BYTES_PER_TOKEN = 4
 """For counts a server leaves out."""

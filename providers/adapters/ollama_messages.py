@@ -12,7 +12,7 @@ import orjson
 
 from chat.errors import InvalidRequest
 from chat.images import data_url_payload
-from chat.types import ChatParams, ChatRequest, ContentPart, ImageURL, Message, ToolCall
+from chat.requests import ChatParams, ChatRequest, ContentPart, ImageURL, Message, ToolCall
 from providers.fetch import Linked
 
 Images = Mapping[str, bytes]

@@ -12,7 +12,8 @@ import orjson
 from chat.errors import UpstreamFailed
 from chat.folding import usage_fields
 from chat.ndjson import UNREADABLE
-from chat.types import ChatRequest, Reply
+from chat.requests import ChatRequest
+from chat.types import Reply
 from providers.adapters.base import Endpoint
 from providers.adapters.ollama_lines import (
     Call,

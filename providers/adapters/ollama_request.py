@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from chat.errors import InvalidRequest
-from chat.types import ChatParams, ChatRequest, Message
+from chat.requests import ChatParams, ChatRequest, Message
 from providers.adapters.base import Endpoint
 from providers.adapters.ollama_messages import Images, ollama_messages, unsupported
 

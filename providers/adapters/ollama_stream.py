@@ -11,10 +11,10 @@ import orjson
 
 from chat.errors import GatewayError, UpstreamFailed, UpstreamUnreachable
 from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, one_line
+from chat.requests import ChatRequest
 from chat.types import (
     Batch,
     ChatChunk,
-    ChatRequest,
     ChunkChoice,
     Delta,
     FinishReason,

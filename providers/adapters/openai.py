@@ -20,17 +20,9 @@ from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUns
 from chat.folding import unfold
 from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED, Relay, RelayRequest
+from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
-from chat.types import (
-    Batch,
-    ChatChunk,
-    ChatRequest,
-    EmbeddingsRequest,
-    ModelInfo,
-    Reply,
-    Usage,
-    encode,
-)
+from chat.types import Batch, ChatChunk, ModelInfo, Reply, Usage, encode
 from providers.adapters import openai_responses
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai_dialect import narrow

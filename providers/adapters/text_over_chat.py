@@ -9,8 +9,9 @@ import orjson
 
 from chat.errors import InvalidRequest
 from chat.parsing import convert
+from chat.requests import ChatParams, ChatRequest
 from chat.text_completions import TextRequest, legacy_logprobs
-from chat.types import Batch, ChatParams, ChatRequest, Reply
+from chat.types import Batch, Reply
 from providers.adapters.text_by_prompt import complete_each, stream_each
 
 if TYPE_CHECKING:

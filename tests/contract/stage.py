@@ -13,7 +13,8 @@ from typing import Any, cast
 from chat.errors import GatewayError
 from chat.folding import CompletionFolder
 from chat.parsing import parse_chat_request
-from chat.types import ChatChunk, ChatRequest, Reply, Usage, Wire
+from chat.requests import ChatRequest
+from chat.types import ChatChunk, Reply, Usage, Wire
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.http import HttpClient, Timeouts
 from providers.registry import adapter_class

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from chat.errors import GatewayError, UnsupportedEndpoint, UpstreamError
-from chat.types import EmbeddingsParams, EmbeddingsRequest
+from chat.requests import EmbeddingsParams, EmbeddingsRequest
 from tests.contract.stage import FakeStage, HttpStage
 from tests.contract.test_failures import STATUSES, expect, keeps_quiet, telltales
 from tests.contract.test_hostile import NO_ANSWER, NO_JSON, changed, changes, raw

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat.errors import GatewayError, UpstreamError, UpstreamUnreachable
-from chat.types import ChatRequest, Reply
+from chat.requests import ChatRequest
+from chat.types import Reply
 from tests.contract.stage import HttpStage, complete, stream
 from tests.contract.test_failures import STATUSES, expect, keeps_quiet, telltales
 from tests.contract.test_hostile import NO_ANSWER, NO_JSON, changed, changes, check, raw

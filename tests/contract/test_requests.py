@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chat.errors import GatewayError, InvalidRequest
-from chat.types import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest
 from tests.contract.dialects import Answer
 from tests.contract.stage import HELLO, MODEL, SECRET, HttpStage, Stage, ask
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.errors import InvalidRequest
-from chat.types import ChatRequest
+from chat.requests import ChatRequest
 from gateway_api.anthropic.translation import Translated, is_strict, parse_messages
 
 pytestmark = pytest.mark.once

@@ -24,7 +24,8 @@ from chat.errors import (
     UpstreamUnreachable,
 )
 from chat.parsing import parse_chat_request
-from chat.types import Batch, ChatRequest, Reply
+from chat.requests import ChatRequest
+from chat.types import Batch, Reply
 from providers.adapters.anthropic import API_VERSION, AnthropicAdapter
 from providers.adapters.anthropic_stream import MessageStreamReader
 from providers.adapters.base import Endpoint

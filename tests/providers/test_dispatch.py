@@ -22,7 +22,8 @@ from chat.errors import (
     UpstreamUnreachable,
 )
 from chat.parsing import parse_chat_request
-from chat.types import Batch, ChatChunk, ChatRequest, ChunkChoice, Delta, ModelInfo, Reply
+from chat.requests import ChatRequest
+from chat.types import Batch, ChatChunk, ChunkChoice, Delta, ModelInfo, Reply
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.dispatch import Dispatch, pause_before_retry, seconds_asked_for
 from providers.http import HttpClient, Timeouts

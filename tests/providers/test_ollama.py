@@ -25,7 +25,8 @@ from chat.errors import (
 )
 from chat.folding import CompletionFolder
 from chat.parsing import parse_chat_request
-from chat.types import Batch, ChatRequest, EmbeddingsParams, EmbeddingsRequest
+from chat.requests import ChatRequest, EmbeddingsParams, EmbeddingsRequest
+from chat.types import Batch
 from providers.adapters.base import Endpoint
 from providers.adapters.ollama import OllamaAdapter, server_root
 from providers.adapters.ollama_stream import OllamaStreamReader

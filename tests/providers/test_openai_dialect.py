@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from chat.types import ChatParams, ChatRequest, Wire
+from chat.requests import ChatParams, ChatRequest
+from chat.types import Wire
 from providers.adapters.base import Endpoint
 from providers.adapters.openai import OpenAIAdapter, OpenAICompatibleAdapter
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from chat.types import EmbeddingsRequest, Reply
+from chat.requests import EmbeddingsRequest
+from chat.types import Reply
 from providers import probe as probing
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.openai import OpenAICompatibleAdapter

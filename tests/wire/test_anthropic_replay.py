@@ -14,7 +14,8 @@ import pytest
 
 from chat.errors import UpstreamCredentials, UpstreamRejected
 from chat.parsing import parse_chat_request
-from chat.types import Batch, ChatRequest, Reply, Usage
+from chat.requests import ChatRequest
+from chat.types import Batch, Reply, Usage
 from providers.adapters.anthropic import AnthropicAdapter
 from providers.adapters.base import Endpoint
 from providers.http import HttpClient

@@ -10,7 +10,7 @@ import orjson
 
 from chat.errors import GatewayError
 from chat.parsing import convert
-from chat.types import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest
 from gateway_api.openai.responses.context import Context
 from gateway_api.openai.responses.items import OPAQUE, Item, for_another_upstream
 from gateway_api.openai.responses.messages import Untranslatable
