@@ -11,17 +11,14 @@ WIRE = Path(__file__).resolve().parents[2] / "shared/wire"
 FILES = ("openai-other", "other-providers", "local-servers")
 
 
-def recorded() -> list[tuple[str, Any]]:
+def recorded() -> list[dict[str, Any]]:
     found = []
     for path in (WIRE / f"{name}.jsonl.gz" for name in FILES):
         if path.exists():
             with gzip.open(path, "rt", encoding="utf-8") as lines:
                 found += [json.loads(line) for line in lines]
-    return [
-        (each["provider"], each["response"]["body"])
-        for each in found
-        if each["endpoint"] == "/v1/models"
-    ]
+    return [each for each in found if each["endpoint"] == "/v1/models"]
 
 
-RECORDED = recorded()
+INTERACTIONS = recorded()
+RECORDED = [(each["provider"], each["response"]["body"]) for each in INTERACTIONS]
