@@ -7,6 +7,7 @@ the median round and the best one. Exits 1 when a workload has no figure for one
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -19,7 +20,7 @@ BOUNDS = {  # workload: (figure, the most it may be times the pass-through's)
     "st64p": ("cpu_us_chunk", 1.6),
 }
 MOST_MB_AFTER_START = 150
-TRANSLATED = "ours>anthropic"
+TRANSLATED = ("ours>anthropic", "ours>ollama")
 MOST_TRANSLATED = 1.5
 """Times our own pass-through: what a request costs that is told to the upstream in other words."""
 
@@ -79,10 +80,8 @@ def main(path: str) -> int:
     print("| workload | figure | floor | measured | ratio | bound | |")
     print("|---|---|---|---|---|---|---|")
     print("\n".join(line for line in lines.values() if line))
-    for workload in workloads:
-        translated = ratio_line(
-            rows, workload, system=TRANSLATED, against="ours", most=MOST_TRANSLATED
-        )
+    for workload, system in itertools.product(workloads, TRANSLATED):
+        translated = ratio_line(rows, workload, system=system, against="ours", most=MOST_TRANSLATED)
         if translated:
             print(translated)
     if server := result["servers"].get("ours"):

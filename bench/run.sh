@@ -33,3 +33,10 @@ else
         --rounds "$rounds" --seconds "$seconds" --out "$lab/result.json"
 fi
 "$lab/floor/bin/python" -B "$project/bench/ratios.py" "$lab/result.json"
+
+# What answers cost that are told in another wire's words, streams too, beside those passed through.
+if [ -f "$suite/run.py" ]; then
+    "$lab/floor/bin/python" -B "$project/bench/small.py" --systems "pypass,ours,ours>anthropic,ours>ollama" \
+        --workloads ns16,st16,st16p --rounds "$rounds" --seconds "$seconds" --out "$lab/translated.json"
+    "$lab/floor/bin/python" -B "$project/bench/ratios.py" "$lab/translated.json"
+fi

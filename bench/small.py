@@ -1,7 +1,10 @@
-"""A small benchmark of our own, for a checkout that has no other: Linux only, standard loads.
+"""A small benchmark of our own, for a checkout that has no other, and for what no other measures:
+answers told in another wire's words. Linux only, standard loads.
 
-Starts a fake upstream, a bare pass-through (uvicorn and aiohttp) and the gateway, each one process
-on loopback, and writes rows of CPU µs per request and per chunk of each server's process tree.
+Starts a fake upstream (which speaks OpenAI, Anthropic and Ollama), a bare pass-through (uvicorn and
+aiohttp) and the gateway, each one process on loopback, and writes rows of CPU µs per request and
+per chunk of each server's process tree. `ours>anthropic` and `ours>ollama` are the gateway asked in
+OpenAI's words for a model of an upstream that speaks the other wire.
 
     python small.py --workloads ns16,st16p --rounds 3 --seconds 3 --out result.json
 
@@ -14,6 +17,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,12 +26,18 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 PORTS = {"direct": 9910, "pypass": 9911, "ours": 9912}
-UPSTREAM = f"http://127.0.0.1:{PORTS['direct']}/v1/chat/completions"
+MODELS = {
+    "ours": "openai/gpt-4o-mini",
+    "ours>anthropic": "claude/claude-sonnet-4-5",
+    "ours>ollama": "ollama/llama3.2",
+}
+ORIGIN = f"http://127.0.0.1:{PORTS['direct']}"
+UPSTREAM = f"{ORIGIN}/v1/chat/completions"
 KEY = "gw-bench-0123456789abcdef0123456789abcdef"
 WORKLOADS = {  # name: (connections, chunks of the stream or 0, ms between chunks)
     "ns16": (16, 0, 0),
@@ -39,8 +49,10 @@ CONFIG = f"""
 providers:
   - name: openai
     kind: openai
-    base_url: "http://127.0.0.1:{PORTS["direct"]}/v1"
+    base_url: "{ORIGIN}/v1"
     api_key: sk-up
+  - {{name: claude, kind: anthropic, base_url: "{ORIGIN}", api_key: sk-up}}
+  - {{name: ollama, kind: ollama, base_url: "{ORIGIN}"}}
 deployments:
   - {{provider: openai, model: gpt-4o-mini, price: {{input: 0.15, output: 0.60}}}}
 keys:
@@ -69,12 +81,65 @@ def sse(choices: list[dict[str, Any]], **more: Any) -> bytes:
     return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
 
-PIECE = sse([{"index": 0, "delta": {"content": " token"}, "finish_reason": None}])
-END = (
-    sse([{"index": 0, "delta": {}, "finish_reason": "stop"}])
-    + sse([], usage=USAGE)
-    + b"data: [DONE]\n\n"
-)
+def event(name: str, **fields: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name} | fields)}\n\n".encode()
+
+
+def line(content: str, **more: Any) -> bytes:
+    message = {"role": "assistant", "content": content}
+    told = {"model": "llama3.2", "created_at": "2026-01-01T00:00:00Z", "message": message}
+    return json.dumps(told | {"done": False} | more).encode() + b"\n"
+
+
+class Dialect(NamedTuple):
+    """What the fake upstream answers on a wire: whole, or pieces between a start and an end."""
+
+    answer: bytes
+    start: bytes
+    piece: bytes
+    end: bytes
+    stream_type: bytes = b"text/event-stream"
+
+
+MESSAGE = {
+    "id": "msg_bench",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5",
+    "content": [],
+    "stop_reason": None,
+    "stop_sequence": None,
+    "usage": {"input_tokens": 24, "output_tokens": 1},
+}
+ENDED = {"stop_reason": "end_turn", "stop_sequence": None}
+COUNTED = {"done": True, "done_reason": "stop", "prompt_eval_count": 24, "eval_count": 100}
+TEXT = {"type": "text", "text": ""}
+DIALECTS = {
+    "/v1/chat/completions": Dialect(
+        ANSWER,
+        b"",
+        sse([{"index": 0, "delta": {"content": " token"}, "finish_reason": None}]),
+        sse([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        + sse([], usage=USAGE)
+        + b"data: [DONE]\n\n",
+    ),
+    "/v1/messages": Dialect(
+        json.dumps(MESSAGE | ENDED | {"content": [TEXT | {"text": "words " * 60}]}).encode(),
+        event("message_start", message=MESSAGE)
+        + event("content_block_start", index=0, content_block=TEXT),
+        event("content_block_delta", index=0, delta={"type": "text_delta", "text": " token"}),
+        event("content_block_stop", index=0)
+        + event("message_delta", delta=ENDED, usage={"output_tokens": 100})
+        + event("message_stop"),
+    ),
+    "/api/chat": Dialect(
+        line("words " * 60, **COUNTED),
+        b"",
+        line(" token"),
+        line("", **COUNTED),
+        b"application/x-ndjson",
+    ),
+}
 
 
 # --- the two servers ----------------------------------------------------------------------------
@@ -96,20 +161,33 @@ async def start(send: Any, content_type: bytes, status: int = 200) -> None:
 
 
 async def upstream(scope: Any, receive: Any, send: Any) -> None:
-    """The fake upstream; `user` in the request is "<chunks>,<ms between them>"."""
+    """The fake upstream."""
     if scope["type"] != "http":
         return
-    request = json.loads(await body_of(receive) or b"{}")
-    chunks, pause_ms = (int(part) for part in request.get("user", "0,0").split(","))
+    body = await body_of(receive)
+    request = json.loads(body or b"{}")
+    dialect = DIALECTS[scope["path"]]
+    chunks, pause_ms = shape_of(body)
     if not request.get("stream"):
         await start(send, b"application/json")
-        await send({"type": "http.response.body", "body": ANSWER})
+        await send({"type": "http.response.body", "body": dialect.answer})
         return
-    await start(send, b"text/event-stream")
+    await start(send, dialect.stream_type)
+    if dialect.start:
+        await send({"type": "http.response.body", "body": dialect.start, "more_body": True})
     for _ in range(chunks):
-        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        await send({"type": "http.response.body", "body": dialect.piece, "more_body": True})
         await asyncio.sleep(pause_ms / 1000)
-    await send({"type": "http.response.body", "body": END})
+    await send({"type": "http.response.body", "body": dialect.end})
+
+
+SHAPE = re.compile(rb"tokens in (\d+) chunks, (\d+) ms apart")
+
+
+def shape_of(body: bytes) -> tuple[int, int]:
+    """The chunks of a stream and the ms between them: told in the prompt, which every wire has."""
+    told = SHAPE.search(body)
+    return (int(told[1]), int(told[2])) if told else (0, 0)
 
 
 async def passthrough(scope: Any, receive: Any, send: Any) -> None:
@@ -166,14 +244,14 @@ def rss_mb(root: int) -> float:
 
 def asked(system: str, workload: str) -> urllib.request.Request:
     _, chunks, pause_ms = WORKLOADS[workload]
+    question = f"Say tokens in {chunks} chunks, {pause_ms} ms apart."
     body = {
-        "model": "openai/gpt-4o-mini" if system == "ours" else "gpt-4o-mini",
-        "messages": [{"role": "user", "content": "How many tokens are in a bench?"}],
+        "model": MODELS.get(system, "gpt-4o-mini"),
+        "messages": [{"role": "user", "content": question}],
         "stream": bool(chunks),
-        "user": f"{chunks},{pause_ms}",
     }
     headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
-    url = f"http://127.0.0.1:{PORTS[system]}/v1/chat/completions"
+    url = f"http://127.0.0.1:{PORTS[system.partition('>')[0]]}/v1/chat/completions"
     return urllib.request.Request(url, json.dumps(body).encode(), headers)
 
 
@@ -273,6 +351,7 @@ async def measure(system: str, workload: str, *, pid: int, seconds: float) -> di
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--workloads", default="ns16,st16,st16p,st64p")
+    options.add_argument("--systems", default="direct,pypass,ours,ours>anthropic,ours>ollama")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--seconds", type=float, default=3)
     options.add_argument("--out", default="result.json")
@@ -290,9 +369,10 @@ def main() -> None:
         for system, (argv, extra) in commands.items():
             pids[system], start_s = stack.enter_context(server(system, argv, extra))
             result["servers"][system] = {"start_s": [start_s], "rss_start": rss_mb(pids[system])}
+        measured = {name: pids[name.partition(">")[0]] for name in args.systems.split(",")}
         for at in range(-1, args.rounds):  # the round before the first only warms
             for workload in args.workloads.split(","):
-                for system, pid in pids.items():
+                for system, pid in measured.items():
                     seconds = args.seconds if at >= 0 else 1
                     row = asyncio.run(measure(system, workload, pid=pid, seconds=seconds))
                     if at >= 0:
