@@ -101,7 +101,7 @@ class Dialect(NamedTuple):
     stream_type: bytes = b"text/event-stream"
 
 
-MESSAGE = {
+MESSAGE: dict[str, Any] = {
     "id": "msg_bench",
     "type": "message",
     "role": "assistant",

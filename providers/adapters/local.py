@@ -98,7 +98,7 @@ class LocalAdapter(ChatAdapter):
     async def _ask(self, ask: Callable[[OpenAICompatibleAdapter], Awaitable[Reply]]) -> Reply:
         if self._remote is not None:
             return await ask(self._remote)
-        with admitted(await self._found_model()):
+        with admitted(await self._found_model(), data_dir=self._data_dir):
             local = await self._find()
             try:
                 return await ask(local)
@@ -114,7 +114,7 @@ class LocalAdapter(ChatAdapter):
                 async for batch in source:
                     yield batch
             return
-        with admitted(await self._found_model()):
+        with admitted(await self._found_model(), data_dir=self._data_dir):
             adapter = await self._find()
             may_move = True
             while True:

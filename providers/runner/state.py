@@ -62,6 +62,9 @@ class RunnerFiles:
     def open_lease(self) -> int:
         return _open(self.path("lease"))
 
+    def open_places(self) -> int:
+        return _open(self.path("places"))
+
     def is_same_lease(self, lease: int) -> bool:
         """Whether the file behind `lease` is still the one in the directory: the directory may have
         been cleared under a running server."""
