@@ -41,6 +41,7 @@ from gateway_api.openai.relays import (
 )
 from gateway_api.openai.responses.conversation_views import (
     ConversationItemsView,
+    ConversationItemView,
     ConversationsView,
     ConversationView,
 )
@@ -85,6 +86,10 @@ urlpatterns = [
     path("v1/conversations", ConversationsView.as_view()),
     path("v1/conversations/<str:conversation_id>", ConversationView.as_view()),
     path("v1/conversations/<str:conversation_id>/items", ConversationItemsView.as_view()),
+    path(
+        "v1/conversations/<str:conversation_id>/items/<str:item_id>",
+        ConversationItemView.as_view(),
+    ),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("api/chat", ChatView.as_view()),

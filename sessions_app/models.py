@@ -122,16 +122,40 @@ class StoredResponse(models.Model):
         return [item for item in items if isinstance(item, dict)]
 
 
+class ResponseEvents(models.Model):
+    """Some events of a background response's stream, for those who come back to it: the numbers
+    `first` to `last`, their JSON texts one a line."""
+
+    response = models.ForeignKey(StoredResponse, on_delete=models.CASCADE, related_name="events")
+    first = models.PositiveIntegerField()
+    last = models.PositiveIntegerField()
+    ends = models.BooleanField(default=False, help_text="Whether its last event ends the stream.")
+    lines = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    objects: models.Manager[ResponseEvents] = models.Manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["response", "first"], name="events_of_response"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    def read_after(self, number: int) -> list[str]:
+        """The JSON texts of the events after this one."""
+        return self.lines.split("\n")[max(0, number + 1 - self.first) :]
+
+
 class Conversation(models.Model):
-    """A conversation that was made before anything was said in it: what responses name by
-    `conversation`. Its turns are the stored responses of that name; one that was never made is
-    made by its first response, and has no row."""
+    """What responses name by `conversation`. It outlives its responses: its items are its own."""
 
     owner = models.CharField("key", max_length=100)
     conversation_id = models.CharField(max_length=200)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     metadata = models.TextField(default="{}")
-    items = models.TextField(default="[]", help_text="What it began with.")
 
     objects: models.Manager[Conversation] = models.Manager()
 
@@ -146,14 +170,38 @@ class Conversation(models.Model):
     def __str__(self) -> str:
         return self.conversation_id
 
-    def read_items(self) -> list[dict[str, Any]]:
-        """The items it began with."""
-        items: list[dict[str, Any]] = orjson.loads(self.items)
-        return items
-
     def read_metadata(self) -> dict[str, str]:
         metadata: dict[str, str] = orjson.loads(self.metadata)
         return metadata
+
+
+class ConversationItem(models.Model):
+    """One thing that was said. The order of a conversation is that of its rows."""
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="said")
+    item_id = models.CharField(max_length=200)
+    provider = models.CharField(
+        max_length=100, blank=True, help_text="Whose own Responses API said it, if any's."
+    )
+    body = models.TextField()
+
+    objects: models.Manager[ConversationItem] = models.Manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["conversation", "item_id"], name="item_of_conversation"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.item_id
+
+    def read(self) -> dict[str, Any]:
+        """The item, under the id it has here."""
+        item: dict[str, Any] = orjson.loads(self.body)
+        return item
 
 
 class StoredItem(models.Model):

@@ -6,7 +6,6 @@ An id a caller names is looked up among that caller's own rows, or not at all.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -18,23 +17,29 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from sessions_app.models import ACTIVE, ResponseStatus, StoredItem, StoredResponse
+from sessions_app.conversations import go_on
+from sessions_app.ids import Unknown, is_id
+from sessions_app.models import (
+    ACTIVE,
+    ANSWERED,
+    ResponseEvents,
+    ResponseStatus,
+    StoredItem,
+    StoredResponse,
+)
 
 HEARTBEAT_S = 2.0
 ABANDONED_AFTER_S = 15.0
 """A worker that gave no sign of life for so long is taken for dead; its responses have failed."""
 KEPT_DAYS = 30
+EVENTS_KEPT_HOURS = 24
+"""How long the stream of a background response can be had again."""
 SWEEP_EVERY_S = 600.0
 _SWEEP_AT_ONCE = 500
-_ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
-class UnknownResponse(LookupError):
-    """There is no such response among the owner's."""
-
-    def __init__(self, response_id: str) -> None:
-        super().__init__(response_id)
-        self.response_id = response_id
+class UnknownResponse(Unknown):
+    noun = "response"
 
 
 @dataclass(slots=True)
@@ -54,19 +59,16 @@ class Kept:
     body: dict[str, Any] = field(default_factory=dict)
 
 
-def is_id(value: object) -> bool:
-    """Whether a value could be an id at all: databases refuse some texts, U+0000 among them."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
-
-
 def keep(kept: Kept) -> bool:
     """Stores a response and where its items are; one of the same id is replaced. Returns whether
     it could be: a background response that was cancelled or deleted meanwhile stays so."""
     if not is_id(kept.response_id):
         return False
     with transaction.atomic():
+        news = True
         if kept.background:
             mine = StoredResponse.objects.owned_by(kept.owner).filter(response_id=kept.response_id)
+            news = not mine.filter(status__in=ANSWERED).exists()  # else this was tried before
             if not mine.exclude(status=ResponseStatus.CANCELLED).update(**_columns(kept)):
                 return False
             row = mine.get()
@@ -80,13 +82,15 @@ def keep(kept: Kept) -> bool:
         provider = kept.provider if kept.native else ""
         note_items(kept.owner, row.read_output(), provider=provider, response=row)
         _note_input(row)
+        if row.conversation and news and row.status in ANSWERED:
+            go_on(row)
     _sweep_now_and_then()
     return True
 
 
-def queue(kept: Kept) -> None:
+def queue(kept: Kept) -> StoredResponse:
     """Stores a background response before its work begins."""
-    StoredResponse.objects.create(
+    return StoredResponse.objects.create(
         owner=kept.owner,
         response_id=kept.response_id,
         chain=_chain(kept),
@@ -296,3 +300,7 @@ def forget_old() -> None:
     loose = StoredItem.objects.filter(created_at__lt=until, response=None)
     some = list(loose.values_list("pk", flat=True)[:_SWEEP_AT_ONCE])
     StoredItem.objects.filter(pk__in=some).delete()
+    until = timezone.now() - timedelta(hours=EVENTS_KEPT_HOURS)
+    told = ResponseEvents.objects.filter(created_at__lt=until).exclude(response__status__in=ACTIVE)
+    some = list(told.values_list("pk", flat=True)[:_SWEEP_AT_ONCE])
+    ResponseEvents.objects.filter(pk__in=some).delete()

@@ -273,20 +273,19 @@ class ResponsesReader:
         if usage is not None:
             batch.chunks.append(ChatChunk([], usage=usage))
         self._fail(failure_of(response.get("error"), self._endpoint), batch)
-        return self._redacted(data)
+        return self._redacted(data, response)
 
     def _fail(self, failure: UpstreamError, batch: ResponsesBatch) -> None:
         self.failure = failure
         self.done = batch.failed = True
 
-    def _redacted(self, data: bytes) -> bytes:
-        """The event of a failure without our credential or the upstream's address (M42)."""
-        fields = _parsed(data)
-        response = fields.get("response")
-        error = response.get("error") if isinstance(response, dict) else None
+    def _redacted(self, data: bytes, response: dict[str, Any]) -> bytes:
+        """The event of a failure, and its response, without our credential or the upstream's
+        address (M42)."""
+        error = response.get("error")
         if isinstance(error, dict) and isinstance(error.get("message"), str):
             error["message"] = redact(error["message"], self._endpoint)
-            return _written(fields)
+            return _written({**_parsed(data), "response": response})
         return data
 
     def _numbered(self, data: bytes, event: _Event) -> bytes:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
 from tests.gateway import KEY, Answered, Gateway
-from tests.upstream import Asked, Peer, Script
+from tests.upstream import Asked, Peer, Script, chunk, silence
+
+event_type: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 OTHER_KEY = "gw-other-0123456789abcdef0123456789abcdef"
 LIMITED_KEY = "gw-limited-0123456789abcdef0123456789abcdef"
@@ -28,6 +37,15 @@ def call(
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {"authorization": f"Bearer {key}", "content-type": "application/json", **named}
     return gateway.call(method, f"/v1/responses{path}", raw, sent)
+
+
+def conversation(gateway: Gateway, *, key: str = KEY, **fields: Any) -> str:
+    """The id of a new conversation."""
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+    answered = gateway.call("POST", "/v1/conversations", json.dumps(fields).encode(), headers)
+    assert answered.status == 200, answered.body
+    name: str = answered.json()["id"]
+    return name
 
 
 def create(gateway: Gateway, *, key: str = KEY, **fields: Any) -> Any:
@@ -115,17 +133,68 @@ def in_turn(*scripts: Script) -> Script:
     return script
 
 
-def read_events(raw: bytes) -> list[dict[str, Any]]:
-    """The events of a stream, each with the `event:` line its type asks for."""
-    events = []
+def read_events(raw: bytes, *, known: bool = True) -> list[dict[str, Any]]:
+    """The events of a stream, each with the `event:` line its type asks for, the number behind the
+    last one's and, where it is `known` to the SDK, a shape it knows."""
+    events: list[dict[str, Any]] = []
     for block in raw.decode().split("\n\n"):
         if not block or block.startswith(":"):
             continue
         named, data = block.split("\n")
         event = json.loads(data.removeprefix("data: "))
         assert named == f"event: {event['type']}"
+        if known:
+            event_type.validate_python(event)
+        if events:
+            assert event["sequence_number"] == events[-1]["sequence_number"] + 1
         events.append(event)
     return events
+
+
+@contextmanager
+def open_stream(
+    gateway: Gateway, name: str = "", *, after: int | None = None, **fields: Any
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """The events of a response as they come: of the one of this name, or of a new one in the
+    background. Leaving the block leaves the stream."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    if name:
+        query = "" if after is None else f"&starting_after={after}"
+        connection.request("GET", f"/v1/responses/{name}?stream=true{query}", headers=headers)
+    else:
+        body = {"model": MODEL, "input": "x", "background": True, "stream": True, **fields}
+        connection.request("POST", "/v1/responses", json.dumps(body), headers)
+    answered = connection.getresponse()
+    assert answered.status == 200, answered.read()
+    with closing(connection), closing(answered):
+        yield _events_of(answered)
+
+
+def _events_of(answered: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    while line := answered.readline():
+        if line.startswith(b"data: "):
+            event: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+            event_type.validate_python(event)
+            yield event
+
+
+def begin_stream(gateway: Gateway, *, until: int, **fields: Any) -> str:
+    """The id of a background response whose caller left behind this many events."""
+    with open_stream(gateway, **fields) as events:
+        first = [next(events) for _ in range(until)][0]
+    name: str = first["response"]["id"]
+    return name
+
+
+async def speaking_on(asked: Asked, peer: Peer) -> None:
+    """Says "word" until its caller leaves; only where a stream was asked for."""
+    if not asked.json().get("stream"):
+        await silence(asked, peer)
+    peer.begin()
+    while True:
+        peer.piece(chunk(content="word "))
+        await asyncio.sleep(0.05)
 
 
 def check_numbers(events: list[dict[str, Any]]) -> None:

@@ -13,7 +13,19 @@ import openai
 import pytest
 
 from tests.gateway import KEY, Gateway, wait_until
-from tests.responses.calls import MODEL, NATIVE, OTHER_KEY, call, create, response
+from tests.responses.calls import (
+    MODEL,
+    NATIVE,
+    OTHER_KEY,
+    begin_stream,
+    call,
+    check_numbers,
+    create,
+    open_stream,
+    read_events,
+    response,
+    speaking_on,
+)
 from tests.responses.conftest import responses_configuration
 from tests.upstream import Asked, Peer, Upstream, completion, scripted_upstream, silence, whole
 
@@ -167,14 +179,42 @@ def test_what_one_worker_made_another_knows_cancels_and_buries(
     assert status_of(one, queued["id"]) == "cancelled"
 
     upstream.asked = []
+    upstream.script = speaking_on
     doomed = create(one, background=True)
-    wait_until(lambda: len(upstream.asked) == 1, seconds=5)
+    begun = begin_stream(one, until=4)
+    wait_until(lambda: len(upstream.asked) == 2, seconds=5)
+    time.sleep(1)  # the first events are in the database by then
     one.kill()
     assert status_of(two, doomed["id"]) == "in_progress"
+    with open_stream(two, begun) as events:  # another worker ends the stream its maker left
+        got = list(events)
+    assert {"response.created", "response.output_text.delta"} <= {each["type"] for each in got}
+    assert got[-1]["type"] == "response.failed"
+    assert got[-1]["response"]["error"]["code"] == "server_error"
     failed = wait_for(two, doomed["id"], "failed", seconds=25)
     assert failed["error"]["code"] == "server_error"
     one.start()
     assert call(one, "GET", f"/{made['id']}").json() == made
+
+
+def test_a_stream_is_followed_and_cancelled_through_another_worker(
+    workers: tuple[Upstream, Gateway, Gateway],
+) -> None:
+    upstream, one, two = workers
+    upstream.script = speaking_on
+    name = begin_stream(one, until=4)
+    with open_stream(two, name, after=1) as there, open_stream(one, name) as here:
+        head = [next(there) for _ in range(6)]
+        assert [each["sequence_number"] for each in head] == [2, 3, 4, 5, 6, 7]
+        assert call(two, "POST", f"/{name}/cancel").json()["status"] == "cancelled"
+        for events in (there, here):
+            last = list(events)[-1]
+            assert last["type"] == "response.incomplete"
+            assert last["response"]["status"] == "cancelled"
+    wait_until(lambda: len(upstream.left) == 1, seconds=1)
+    again = read_events(call(one, "GET", f"/{name}?stream=true").body)
+    assert again == read_events(call(two, "GET", f"/{name}?stream=true").body)
+    check_numbers(again)
 
 
 def test_a_worker_that_stops_says_what_became_of_its_responses(

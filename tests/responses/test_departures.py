@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,16 +14,30 @@ import psycopg
 import pytest
 
 from tests.gateway import KEY, Gateway, wait_until
-from tests.responses.calls import LIMITED_KEY, MODEL, NATIVE, call, create, response, typed_events
+from tests.responses.calls import (
+    LIMITED_KEY,
+    MODEL,
+    NATIVE,
+    call,
+    check_numbers,
+    conversation,
+    create,
+    open_stream,
+    read_events,
+    response,
+    typed_events,
+)
 from tests.responses.conftest import responses_configuration
 from tests.upstream import (
     Asked,
     Peer,
     Upstream,
     chunk,
+    chunks,
     completion,
     scripted_upstream,
     silence,
+    streaming,
     whole,
 )
 
@@ -81,21 +96,23 @@ def test_a_response_survives_a_restart(tmp_path: Path, spare_database_url: str) 
         gateway.apply(responses_configuration(upstream.base_url))
         try:
             gateway.start()
-            made = create(gateway, conversation="c")
+            named = conversation(gateway)
+            made = create(gateway, conversation=named)
             gateway.kill()
             gateway.start()
             assert call(gateway, "GET", f"/{made['id']}").json() == made
             create(gateway, previous_response_id=made["id"])
             assert len(upstream.asked[-1].json()["messages"]) == 3
-            create(gateway, conversation="c")
+            create(gateway, conversation=named)
             assert len(upstream.asked[-1].json()["messages"]) == 3
         finally:
             gateway.stop()
 
 
 @contextmanager
-def without_the_table(gateway: Gateway) -> Iterator[None]:
-    name = "sessions_app_storedresponse"
+def without_the_table(
+    gateway: Gateway, name: str = "sessions_app_storedresponse"
+) -> Iterator[None]:
     run(gateway, f"ALTER TABLE {name} RENAME TO {name}_away")
     try:
         yield
@@ -142,3 +159,16 @@ def test_a_queued_response_that_could_not_be_stored_holds_no_place(
                 key=LIMITED_KEY,
             )
     create(served, key=LIMITED_KEY)
+
+
+def test_a_stream_outlives_a_database_that_is_away(served: Gateway, upstream: Upstream) -> None:
+    upstream.script = streaming(chunks(*"abcdefghijkl"), pause_s=0.05)
+    with open_stream(served) as events:
+        told = [next(events) for _ in range(3)]
+        with without_the_table(served, "sessions_app_responseevents"):
+            time.sleep(1.2)
+        told += events
+    check_numbers(told)
+    assert told[-1]["type"] == "response.completed"
+    name = told[0]["response"]["id"]
+    assert read_events(call(served, "GET", f"/{name}?stream=true").body) == told

@@ -14,6 +14,7 @@ from tests.responses.calls import (
     NATIVE,
     OTHER_KEY,
     call,
+    conversation,
     create,
     in_turn,
     read_events,
@@ -151,9 +152,41 @@ def test_a_response_that_fails_later_says_so_once(served: Gateway, upstream: Ups
     got = read_events(answered.body)
     assert [each["type"] for each in got][-2:] == ["response.output_text.delta", "response.failed"]
     assert b"sk-upstream" not in answered.body
+    stored = call(served, "GET", f"/{got[-1]['response']['id']}")
+    assert stored.json() == got[-1]["response"]
     wait_until(lambda: "late" in {row.request_id for row in served.rows()}, seconds=10)
     (row,) = [row for row in served.rows() if row.request_id == "late"]
     assert row.status == "error"
+
+
+def test_a_response_that_is_cut_short_is_stored_as_it_is(
+    served: Gateway, upstream: Upstream
+) -> None:
+    short = response(
+        id="resp_short", status="incomplete", incomplete_details={"reason": "max_output_tokens"}
+    )
+    end = {"type": "response.incomplete", "sequence_number": 8, "response": short}
+    upstream.script = streaming([*typed_events(short)[:-1], typed(end)])
+    body = {"model": NATIVE, "input": "x", "stream": True}
+    assert read_events(call(served, "POST", "", body).body)[-1] == end
+    assert call(served, "GET", "/resp_short").json() == short
+    upstream.script = whole(200, response(id="resp_after_short"))
+    create(served, model=NATIVE, previous_response_id="resp_short")
+
+
+def test_a_failed_response_is_stored_only_where_that_is_wanted(
+    served: Gateway, upstream: Upstream
+) -> None:
+    broken = {**failed("server_error"), "id": "resp_failed"}
+    end = {"type": "response.failed", "sequence_number": 5, "response": broken}
+    upstream.script = streaming([*typed_events(response())[:5], typed(end)])
+    body = {"model": NATIVE, "input": "x", "stream": True}
+    call(served, "POST", "", {**body, "store": False})
+    assert call(served, "GET", "/resp_failed").status == 404
+    call(served, "POST", "", body)
+    assert call(served, "GET", "/resp_failed").json()["status"] == "failed"
+    after = {"model": NATIVE, "input": "x", "previous_response_id": "resp_failed"}
+    assert call(served, "POST", "", after).status == 400
 
 
 def test_a_stream_cut_off_ends_in_an_error_event(served: Gateway, upstream: Upstream) -> None:
@@ -357,15 +390,16 @@ def test_another_keys_reasoning_pins_nothing(served: Gateway, upstream: Upstream
 
 def test_conversations_are_the_gateways_own(served: Gateway, upstream: Upstream) -> None:
     upstream.script = whole(200, response("Yes.", id="resp_conv_1"))
-    create(served, model=NATIVE, input="One.", conversation="conv_native")
+    named = conversation(served)
+    create(served, model=NATIVE, input="One.", conversation=named)
     upstream.script = streaming(typed_events(response("Yes.", id="resp_conv_2")))
-    body = {"model": NATIVE, "input": "Two.", "conversation": "conv_native", "stream": True}
+    body = {"model": NATIVE, "input": "Two.", "conversation": named, "stream": True}
     events = read_events(call(served, "POST", "", body).body)
     sent = upstream.asked[-1].json()
     assert "conversation" not in sent
     assert len(sent["input"]) == 3
     told = [each["response"]["conversation"] for each in events if "response" in each]
-    assert told == [{"id": "conv_native"}] * 3
+    assert told == [{"id": named}] * 3
 
 
 # --- what a provider keeps ----------------------------------------------------------------------

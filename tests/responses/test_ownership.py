@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from tests.gateway import Gateway
-from tests.responses.calls import MODEL, NATIVE, OTHER_KEY, call, create, response
+from tests.responses.calls import MODEL, NATIVE, OTHER_KEY, call, conversation, create, response
 from tests.upstream import Upstream, completion, whole
 
 
 @pytest.fixture
 def made(served: Gateway, upstream: Upstream) -> Any:
     upstream.script = whole(200, completion("A secret."))
-    answer = create(served, input="x", conversation="conv_shared_name")
+    answer = create(served, input="x", conversation=conversation(served))
     upstream.asked = []
     return answer
 
@@ -51,11 +51,14 @@ def test_another_key_cannot_refer_to_its_items(
     assert upstream.asked == []
 
 
-def test_two_keys_may_use_one_conversations_name_and_never_meet(
+def test_another_key_cannot_speak_in_its_conversation(
     served: Gateway, upstream: Upstream, made: Any
 ) -> None:
-    create(served, input="Mine.", conversation="conv_shared_name", key=OTHER_KEY)
-    assert len(upstream.asked[-1].json()["messages"]) == 1
+    body = {"model": MODEL, "input": "Mine.", "conversation": made["conversation"]["id"]}
+    answered = call(served, "POST", "", body, key=OTHER_KEY)
+    error = answered.json()["error"]
+    assert (answered.status, error["code"]) == (404, "conversation_not_found")
+    assert upstream.asked == []
 
 
 def test_an_id_two_upstreams_gave_belongs_to_each_key_by_itself(

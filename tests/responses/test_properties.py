@@ -6,16 +6,16 @@ from __future__ import annotations
 import copy
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import orjson
 import pytest
+from django.http import QueryDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai._types import omit
 from openai.lib.streaming.responses._responses import ResponseStreamState
-from openai.types.responses import ResponseStreamEvent
-from pydantic import TypeAdapter
 
 from chat.errors import GatewayError
 from chat.types import ChatChunk, ChunkChoice, Delta, FunctionDelta, ToolCallDelta, Usage
@@ -23,17 +23,17 @@ from gateway_api.openai.responses.builder import ResponseBuilder
 from gateway_api.openai.responses.context import Context
 from gateway_api.openai.responses.items import read_input, with_ids
 from gateway_api.openai.responses.messages import Untranslatable, messages_from
+from gateway_api.openai.responses.pages import page_of
 from gateway_api.openai.responses.params import ResponsesParams, parse_responses_request
 from gateway_api.openai.responses.prepared import prepare
 from gateway_api.openai.responses.resource import response_object
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_responses import ResponsesReader
-from tests.responses.calls import response, typed_events
+from tests.responses.calls import event_type, response, typed_events
 
 pytestmark = pytest.mark.once
 
 ENDPOINT = Endpoint(base_url="http://127.0.0.1:1/v1", api_key="sk-x", model="m")
-event_type: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 texts = st.text(max_size=8)
 functions = st.builds(
@@ -253,6 +253,26 @@ def test_any_body_is_prepared_or_refused_with_a_reason(body: dict[str, Any]) -> 
     orjson.dumps(response_object(asked.params, response_id="resp_1", model="m", status="completed"))
     if prepared.request.native_only is None:
         check_turns(prepared.request.body["messages"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(items, max_size=8), st.integers(1, 4), st.sampled_from(["asc", "desc"]))
+def test_any_items_are_listed_once_each_whatever_the_page(
+    sent: list[dict[str, Any]], limit: int, order: str
+) -> None:
+    try:
+        stored = with_ids(read_input(sent))
+    except GatewayError:
+        return
+    listed: list[Any] = []
+    query = {"limit": str(limit), "order": order}
+    while True:
+        page = page_of(stored, QueryDict(urlencode(query)))
+        listed += page["data"]
+        if not page["has_more"]:
+            break
+        query["after"] = page["last_id"]
+    assert listed == (stored if order == "asc" else stored[::-1])
 
 
 def check_turns(messages: list[dict[str, Any]]) -> None:

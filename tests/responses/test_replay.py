@@ -110,7 +110,9 @@ def test_every_recorded_response_passes_through_as_it_was(
             assert answered.json() == told["body"], interaction["id"]
             kinds["whole"] += 1
         else:
-            assert read_events(answered.body) == typed(told["body_text"]), interaction["id"]
+            # As they were: some providers' Response objects lack what the SDK's model asks for.
+            passed = read_events(answered.body, known=False)
+            assert passed == typed(told["body_text"]), interaction["id"]
             kinds["streamed"] += 1
     wait_until(lambda: ledger.keys() <= {row.request_id for row in served.rows()}, seconds=20)
     rows = {

@@ -435,11 +435,12 @@ def test_thinking_blocks_come_back_as_they_were(client: openai.OpenAI, upstream:
 
 def test_a_conversation_carries_its_history(client: openai.OpenAI, upstream: Upstream) -> None:
     upstream.script = whole(200, completion("Yes."))
-    first = client.responses.create(model=MODEL, input="One.", conversation="conv_a")
+    a, b = client.conversations.create().id, client.conversations.create().id
+    first = client.responses.create(model=MODEL, input="One.", conversation=a)
     assert first.conversation is not None
-    assert first.conversation.id == "conv_a"
-    client.responses.create(model=MODEL, input="Other.", conversation="conv_b")
-    client.responses.create(model=MODEL, input="Two.", conversation={"id": "conv_a"})
+    assert first.conversation.id == a
+    client.responses.create(model=MODEL, input="Other.", conversation=b)
+    client.responses.create(model=MODEL, input="Two.", conversation={"id": a})
     said = [each["content"] for each in upstream.asked[-1].json()["messages"]]
     assert said == ["One.", "Yes.", "Two."]
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chat.types import ChatChunk, ChunkChoice, Delta, ToolCallDelta, Usage
-from gateway_api.openai.responses.items import Item, new_id, seal
+from gateway_api.openai.responses.items import Item, seal
 from gateway_api.openai.responses.resource import usage_object
+from sessions_app.ids import new_id
 
 Event = dict[str, Any]
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}

@@ -20,13 +20,14 @@ from gateway_api.openai.responses.items import (
 from gateway_api.openai.responses.params import Asked
 from providers.database import in_database
 from sessions_app.conversations import UnknownConversation, said_in
-from sessions_app.models import ANSWERED, StoredResponse
+from sessions_app.history import Earlier, turn_of
+from sessions_app.ids import is_id
+from sessions_app.models import ANSWERED
 from sessions_app.responses import (
     UnknownResponse,
     chain_of,
     find,
     find_items,
-    is_id,
     is_known,
     providers_of_items,
 )
@@ -39,9 +40,8 @@ class Context:
     items: list[Item]
     referred: bool = False
     """Whether the items are others than those that came."""
-    began: list[Item] = field(default_factory=list)
-    """What the conversation was made with."""
-    history: list[StoredResponse] = field(default_factory=list)
+    earlier: list[Earlier] = field(default_factory=list)
+    """What was said before."""
     makers: dict[str, str] = field(default_factory=dict)
     """Which provider made an item, where only its maker can read it."""
     kept_by: str | None = None
@@ -51,10 +51,6 @@ class Context:
     """The previous response's id there."""
     missing: GatewayError | None = None
     """Why the history cannot be given in full to another."""
-
-    @property
-    def goes_on(self) -> bool:
-        return bool(self.began or self.history)
 
 
 async def load_context(owner: str, asked: Asked) -> Context:
@@ -83,17 +79,17 @@ def _load(owner: str, asked: Asked, items: list[Item]) -> Context:
 
 def _load_chain(context: Context, owner: str, previous: str) -> None:
     try:
-        context.history = chain_of(owner, previous)
+        rows = chain_of(owner, previous)
     except UnknownResponse as unknown:
-        context.missing = _no_response(unknown.response_id)
-        if unknown.response_id != previous:  # the provider may still have what is missing here
-            context.history = [find(owner, previous)]
+        context.missing = _no_response(unknown.name)
+        if unknown.name != previous:  # the provider may still have what is missing here
+            rows = [find(owner, previous)]
         elif not is_id(previous) or is_known(previous):
             raise context.missing from None
         else:  # made before the gateway was, or kept longer there than here
             context.kept_by, context.kept_as = "", previous
             return
-    last = context.history[-1]
+    last = rows[-1]
     if last.status not in ANSWERED:
         raise InvalidRequest(
             f"The previous response cannot be gone on from: it is {last.status}.",
@@ -102,6 +98,7 @@ def _load_chain(context: Context, owner: str, previous: str) -> None:
         )
     if last.upstream_id:
         context.kept_by, context.kept_as = last.provider, last.upstream_id
+    context.earlier = [turn_of(row) for row in rows]
 
 
 def _load_conversation(context: Context, owner: str, conversation: str) -> None:
@@ -109,7 +106,7 @@ def _load_conversation(context: Context, owner: str, conversation: str) -> None:
         said = said_in(owner, conversation)
     except UnknownConversation:
         raise _no_conversation(conversation) from None
-    context.began, context.history, context.kept_by = said.began, said.turns, said.kept_by
+    context.earlier, context.kept_by = said.earlier, said.kept_by
     if said.kept_by == "":
         context.missing = _no_conversation(conversation)
 
@@ -123,4 +120,8 @@ def _no_response(response_id: str) -> GatewayError:
 
 
 def _no_conversation(conversation: str) -> GatewayError:
-    return NotFound(f"Conversation with id '{conversation[:200]}' not found.", param="conversation")
+    return NotFound(
+        f"Conversation with id '{conversation[:200]}' not found.",
+        param="conversation",
+        code="conversation_not_found",
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from chat.errors import InvalidRequest
+from sessions_app.ids import is_id, new_id
 
 Item = dict[str, Any]
 
@@ -23,11 +23,6 @@ _PREFIXES = {
     "reasoning": "rs",
 }
 _MADE_BY_PROVIDER = ("reasoning", "compaction", "compaction_summary")
-
-
-def new_id(prefix: str) -> str:
-    """An unguessable id."""
-    return f"{prefix}_{secrets.token_hex(24)}"
 
 
 def read_input(value: str | list[Item] | None, *, name: str = "input") -> list[Item]:
@@ -75,14 +70,17 @@ def resolve_references(items: list[Item], found: Mapping[str, Item]) -> list[Ite
 
 
 def with_ids(items: list[Item]) -> list[Item]:
-    """The items as they are stored: each with an id, texts as parts, a status."""
-    return [_stored(item) for item in items]
+    """The items as they are stored: each with an id of its own, texts as parts, a status."""
+    taken: set[str] = set()
+    return [_stored(item, taken) for item in items]
 
 
-def _stored(item: Item) -> Item:
-    kind = item["type"]
-    stored = {"id": item.get("id") or new_id(_PREFIXES.get(kind, "item")), **item}
-    stored["id"] = stored["id"] or new_id(_PREFIXES.get(kind, "item"))
+def _stored(item: Item, taken: set[str]) -> Item:
+    kind, name = item["type"], str(item.get("id"))
+    if not is_id(item.get("id")) or name in taken:  # lists are paged by ids
+        name = new_id(_PREFIXES.get(kind, "item"))
+    taken.add(name)
+    stored = {**item, "id": name}
     if kind == "message":
         stored["content"] = content_parts(item.get("role"), item.get("content"))
     if kind in ("message", "function_call", "function_call_output"):

@@ -28,6 +28,19 @@ def messages_from(items: list[Item], places: list[str]) -> list[Message]:
     return writer.finish()
 
 
+def check_item(item: Item, place: str) -> None:
+    """Raises what `messages_from` would for an item by itself, whatever stands around it. One that
+    only a provider with a Responses API can take is none of it."""
+    writer = _Writer({})
+    try:
+        if item["type"] == "function_call_output":
+            _outputs([item], [place])
+        else:
+            writer.add(item, place)
+    except Untranslatable:
+        pass
+
+
 @dataclass(slots=True)
 class _Output:
     content: Any

@@ -20,13 +20,17 @@ def page_of(items: list[Item], query: QueryDict) -> dict[str, Any]:
     if order not in ("asc", "desc"):
         raise InvalidRequest("`order` must be asc or desc.", param="order")
     items = _after(items if order == "asc" else items[::-1], query.get("after"))
-    page = items[:limit]
+    return list_of(items[:limit], has_more=len(items) > limit)
+
+
+def list_of(items: list[Item], *, has_more: bool = False) -> dict[str, Any]:
+    """Items as the API lists them."""
     return {
         "object": "list",
-        "data": page,
-        "first_id": page[0].get("id") if page else None,
-        "last_id": page[-1].get("id") if page else None,
-        "has_more": len(items) > limit,
+        "data": items,
+        "first_id": items[0].get("id") if items else None,
+        "last_id": items[-1].get("id") if items else None,
+        "has_more": has_more,
     }
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from chat.errors import InvalidRequest
 from chat.parsing import convert, parse_object
-from sessions_app.responses import is_id
+from sessions_app.ids import is_id
 
 
 class Reasoning(Struct):
@@ -120,11 +120,4 @@ def _check_state(params: ResponsesParams) -> None:
         name = "background" if params.background else "conversation"
         raise InvalidRequest(
             f"'{name}' needs the response to be stored: leave out 'store'.", param="store"
-        )
-    if params.background and params.stream:
-        raise InvalidRequest(
-            "A background response is not streamed here: leave out 'stream' and ask for it with "
-            "GET /v1/responses/{id} until it has ended.",
-            param="stream",
-            code="unsupported_value",
         )

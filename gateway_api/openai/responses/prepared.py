@@ -77,7 +77,7 @@ class Prepared:
             body["input"] = own
         if not self.pinned:
             body.pop("conversation", None)
-            if self.context.goes_on:
+            if self.context.earlier:
                 body.pop("previous_response_id", None)
                 body["input"] = [*self._expanded(providers), *own]
         elif self.context.kept_as:
@@ -95,10 +95,10 @@ class Prepared:
         ]
 
     def _expanded(self, providers: set[str]) -> list[Item]:
-        items = for_another_upstream(self.context.began)
-        for row in self.context.history:
-            theirs = row.native and providers == {row.provider}
-            items += row.read_items() if theirs else for_another_upstream(row.read_items())
+        items: list[Item] = []
+        for said in self.context.earlier:
+            theirs = said.provider and providers == {said.provider}
+            items += said.items if theirs else for_another_upstream(said.items)
         return items
 
 
@@ -125,9 +125,10 @@ def prepare(asked: Asked, context: Context) -> Prepared:
     refusal: GatewayError | None = context.missing
     size = asked.size
     params, body = _shell(asked), {}
-    earlier = [*context.began, *(item for row in context.history for item in row.read_items())]
+    earlier = [item for said in context.earlier for item in said.items]
     earlier = [item for item in earlier if item.get("type") in _SAYABLE]
-    places = ["previous_response_id"] * len(earlier)
+    before = "conversation" if asked.params.conversation_id else "previous_response_id"
+    places = [before] * len(earlier)
     places += [f"input[{at}]" for at in range(len(context.items))]
     try:
         translated = chat_body(asked.params, [*earlier, *context.items], places)

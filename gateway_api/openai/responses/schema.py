@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
@@ -34,12 +36,22 @@ CREATED = {
     **_WHOLE,
     (200, "text/event-stream"): OpenApiResponse(
         OpenApiTypes.STR,
-        description="With `stream: true`: typed events with a `sequence_number`.",
+        description="With `stream: true`: typed events with a `sequence_number`. With `background` "
+        "too, the response goes on when its caller leaves.",
         examples=[OpenApiExample("event", value="event: response.created\ndata: {…}")],
     ),
     **ERROR_RESPONSES,
 }
-FOUND = {**_WHOLE, **_NOT_FOUND}
+FOUND = {
+    **_WHOLE,
+    (200, "text/event-stream"): OpenApiResponse(
+        OpenApiTypes.STR,
+        description="With `?stream=true`, of a background response that was made with `stream`: "
+        "its events, as they come and as they were.",
+    ),
+    **_NOT_FOUND,
+    **_REFUSED,
+}
 CANCELLED = {**_WHOLE, **_NOT_FOUND, **_REFUSED}
 DELETED = {
     (200, "application/json"): OpenApiResponse(
@@ -81,14 +93,30 @@ _CONVERSATION = {
         "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
     },
 }
-CONVERSATION_REQUEST = {
-    "application/json": {
-        "type": "object",
-        "properties": {
-            "items": {"type": "array", "items": {"type": "object"}},
-            "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
-        },
-    }
+_ITEMS = {"type": "array", "items": {"type": "object"}, "maxItems": 20}
+_METADATA = {
+    "type": ["object", "null"],
+    "additionalProperties": {"type": "string", "maxLength": 512},
+    "maxProperties": 16,
+}
+
+
+def _body(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        fields["required"] = list(required)
+    return {"application/json": fields}
+
+
+CONVERSATION_REQUEST = _body({"items": _ITEMS, "metadata": _METADATA})
+METADATA_REQUEST = _body({"metadata": _METADATA}, "metadata")
+ITEMS_REQUEST = _body({"items": _ITEMS}, "items")
+ITEM = {
+    (200, "application/json"): OpenApiResponse(
+        {"type": "object", "properties": {"id": {"type": "string"}, "type": {"type": "string"}}},
+        description="The item.",
+    ),
+    **_NOT_FOUND,
 }
 CONVERSATION = {
     (200, "application/json"): OpenApiResponse(_CONVERSATION, description="The conversation."),
@@ -109,6 +137,10 @@ CONVERSATION_DELETED = {
     ),
     **_NOT_FOUND,
 }
+STREAM_PARAMETERS = [
+    OpenApiParameter("stream", bool, description="Its events instead of the response."),
+    OpenApiParameter("starting_after", int, description="Only the events after this number."),
+]
 ITEM_PARAMETERS = [
     OpenApiParameter("limit", int, description="1 to 100; 20."),
     OpenApiParameter("order", str, description="Default: desc.", enum=("asc", "desc")),

@@ -13,17 +13,18 @@ from django.db import DatabaseError, InterfaceError
 from chat.errors import GatewayError
 from chat.folding import unfold
 from chat.responses import ResponsesBatch
-from chat.sse import encode_event
 from chat.types import Reply
 from gateway_api import pipeline
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Exchange
-from gateway_api.openai.responses.builder import Event, ResponseBuilder
-from gateway_api.openai.responses.items import made_by_provider, new_id, with_ids
+from gateway_api.openai.responses.builder import ResponseBuilder
+from gateway_api.openai.responses.items import made_by_provider, with_ids
 from gateway_api.openai.responses.prepared import Prepared
 from gateway_api.openai.responses.resource import failed, response_object
+from gateway_api.openai.responses.telling import Telling
 from gateway_api.openai.responses.to_chat import left_out
 from providers.database import in_database
+from sessions_app.ids import new_id
 from sessions_app.responses import Kept, keep, note_items
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Turn:
     prepared: Prepared
     exchange: Exchange
     response_id: str = field(default_factory=lambda: new_id("resp"))
+    upstream_id: str = ""
+    """What the provider calls it, once its own Responses API has said so."""
 
     @property
     def owner(self) -> str:
@@ -65,18 +68,23 @@ class Turn:
         """An upstream's answer as a Response object."""
         answer: dict[str, Any] = orjson.loads(reply.body)
         if reply.wire == "responses":
-            return answer | self._amendments()
-        self.tell_left_out()
-        builder = ResponseBuilder(self.empty_response("in_progress"))
+            return self._told(answer)
+        builder = self._begin()
         builder.add(unfold(answer))
         builder.usage = reply.usage
         builder.finish()
         return builder.response
 
-    def tell_left_out(self) -> None:
-        """Notes what the translation did not carry; the caller is told in a header."""
+    def _begin(self) -> ResponseBuilder:
+        """A translated answer; what the translation did not carry is told in a header."""
         asked = self.prepared.asked
         self.prepared.request.dropped |= left_out(asked.params, asked.body)
+        return ResponseBuilder(self.empty_response("in_progress"))
+
+    def _told(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """A provider's Response object as its caller is told it."""
+        self.upstream_id = str(answer.get("id") or "")
+        return answer | self._amendments()
 
     def _amendments(self) -> dict[str, Any]:
         """What an upstream cannot know of a response: the conversation, and the response before
@@ -95,36 +103,43 @@ class Turn:
     async def pieces(self) -> AsyncGenerator[bytes]:
         """The typed events. A failure before the first is raised (M25); one after it is told by
         `response.failed` or `error`, and nothing ends as completed that was not (M26)."""
-        told = _Telling(self)
+        told = Telling()
         batches = pipeline.stream(self.exchange)
         try:
             async for batch in batches:
                 if isinstance(batch, ResponsesBatch):
-                    if batch.response is not None and not batch.failed:
-                        await self.keep(batch.response | self._amendments(), native=True)
-                    piece = told.native(batch)
+                    if batch.response is not None:
+                        await self.keep(self._told(batch.response), native=True)
+                    piece = told.native(batch, self._amendments())
                 else:
-                    piece = told.translated(batch.chunks)
+                    piece = told.translated(told.builder or self._begin(), batch.chunks)
                 if piece:
                     yield piece
             if told.builder is not None:
-                last = told.end()
+                last = told.encode(told.builder.finish())
                 await self.keep(told.builder.response, native=False)
                 yield last
         except Exception as error:  # an edge: the stream has to end in words its reader knows
             if not told.anything:
                 raise
             if not told.failure:
-                yield await told.fail(as_gateway_error(error))
+                yield await self._fail(told, as_gateway_error(error))
         finally:
             await batches.aclose()
+
+    async def _fail(self, told: Telling, error: GatewayError) -> bytes:
+        if told.builder is None:
+            return told.error(error)
+        response = failed(told.builder.break_off(), error)
+        await self.keep(response, native=False)
+        return told.encode([{"type": "response.failed", "response": response}])
 
     # --- storing ----------------------------------------------------------------------------------
 
     def kept(self, body: dict[str, Any], *, native: bool) -> Kept:
         """The response as it is to be stored."""
         params = self.prepared.asked.params
-        upstream_id = str(body.get("id") or "") if native else ""
+        upstream_id = self.upstream_id if native else ""
         return Kept(
             owner=self.owner,
             response_id=upstream_id or self.response_id,
@@ -159,63 +174,3 @@ class Turn:
                 [item for item in items if item.get("id") in made],
                 provider=self.exchange.dispatch.target.provider.name,
             )
-
-
-class _Telling:
-    """The events of one stream, in order and numbered."""
-
-    def __init__(self, turn: Turn) -> None:
-        self.builder: ResponseBuilder | None = None
-        self.anything = False
-        self.failure = False
-        self._turn = turn
-        self._number = 0
-
-    def native(self, batch: ResponsesBatch) -> bytes:
-        self.anything = True
-        self.failure = batch.failed
-        self._number = batch.sequence_number + 1
-        wire, amendments = batch.wire or b"", self._turn._amendments()
-        return _amended(wire, amendments) if amendments else wire
-
-    def translated(self, chunks: list[Any]) -> bytes:
-        if self.builder is None:
-            self._turn.tell_left_out()
-            self.builder = ResponseBuilder(self._turn.empty_response("in_progress"))
-        self.anything = True
-        return self._encode(self.builder.add(chunks))
-
-    def end(self) -> bytes:
-        assert self.builder is not None
-        return self._encode(self.builder.finish())
-
-    async def fail(self, error: GatewayError) -> bytes:
-        self.failure = True
-        if self.builder is None:
-            told = {"type": "error", "code": error.code, "message": error.message}
-            return self._encode([{**told, "param": error.param}])
-        response = failed(self.builder.break_off(), error)
-        await self._turn.keep(response, native=False)
-        return self._encode([{"type": "response.failed", "response": response}])
-
-    def _encode(self, events: list[Event]) -> bytes:
-        pieces = []
-        for event in events:
-            event["sequence_number"] = self._number
-            self._number += 1
-            pieces.append(encode_event(orjson.dumps(event), event["type"]))
-        return b"".join(pieces)
-
-
-def _amended(wire: bytes, amendments: dict[str, Any]) -> bytes:
-    """Canonical events with some fields of the Response objects in them set."""
-    events = []
-    for event in wire.removesuffix(b"\n\n").split(b"\n\n"):
-        head, mark, data = event.rpartition(b"data: ")
-        if b'"response"' in data:
-            fields = orjson.loads(data)
-            if isinstance(fields.get("response"), dict):
-                fields["response"] |= amendments
-                data = orjson.dumps(fields)
-        events.append(head + mark + data + b"\n\n")
-    return b"".join(events)

@@ -7,22 +7,24 @@ from typing import Any
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from chat.errors import InvalidRequest, NotFound
+from chat.errors import InvalidRequest
 from chat.sse import KEEPALIVE
 from gateway_api import pipeline
-from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
+from gateway_api.answers import Answer, AnyAnswer, Headers, StreamAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView, read_parsed
 from gateway_api.exchange import Call
 from gateway_api.openai.responses import background, schema
+from gateway_api.openai.responses.background import BackgroundTurn
 from gateway_api.openai.responses.context import load_context
+from gateway_api.openai.responses.following import follow, read_starting_after
+from gateway_api.openai.responses.own import OwnView, deleted
 from gateway_api.openai.responses.pages import page_of
 from gateway_api.openai.responses.params import parse_responses_request
 from gateway_api.openai.responses.prepared import Prepared, forget_upstream, prepare
 from gateway_api.openai.responses.turn import Turn
 from gateway_api.resources import http_client, journal
-from providers.database import in_database
-from sessions_app.models import StoredResponse
-from sessions_app.responses import UnknownResponse, cancel, find, forget
+from sessions_app.events import has_stream
+from sessions_app.responses import EVENTS_KEPT_HOURS, cancel, find, forget
 
 TAG = ["OpenAI wire"]
 
@@ -41,8 +43,11 @@ class ResponsesView(AsyncAPIView):
         asked = await read_parsed(request, parse_responses_request)
         prepared = prepare(asked, await load_context(self.caller.name, asked))
         turn = await self._begin(request, prepared)
-        if asked.params.background:
-            return json_answer(await background.start(turn), headers=turn.exchange.headers())
+        if isinstance(turn, BackgroundTurn):
+            queued, headers = await background.start(turn), turn.exchange.headers()
+            if not asked.params.stream:
+                return json_answer(queued, headers=headers)
+            return streamed(self.caller.name, turn.response_id, after=-1, headers=headers)
         if asked.params.stream:
             pieces = turn.pieces()
             first = await anext(pieces)
@@ -64,24 +69,35 @@ class ResponsesView(AsyncAPIView):
         exchange = await pipeline.begin(
             call, http=http_client(), journal=journal(), narrow=prepared.narrow
         )
-        return Turn(prepared, exchange)
+        make = BackgroundTurn if prepared.asked.params.background else Turn
+        return make(prepared, exchange)
 
 
-class StoredResponseView(AsyncAPIView):
-    """One stored response of the caller's own; another's does not exist."""
+class StoredResponseView(OwnView):
+    """One stored response of the caller's own."""
 
     @extend_schema(
-        operation_id="getResponse", summary="A stored response", responses=schema.FOUND, tags=TAG
+        operation_id="getResponse",
+        summary="A stored response",
+        parameters=schema.STREAM_PARAMETERS,
+        responses=schema.FOUND,
+        tags=TAG,
     )
     async def get(self, request: Request, response_id: str) -> AnyAnswer:
-        if request.query_params.get("stream", "").lower() == "true":
+        wanted = request.query_params.get("stream", "").lower() == "true"
+        if wanted and request.method != "HEAD":  # whose answer must not wait for an end
+            return await self._stream(response_id, read_starting_after(request.query_params))
+        return json_answer((await self.own(find, response_id)).read_body())
+
+    async def _stream(self, response_id: str, after: int) -> AnyAnswer:
+        if not await self.own(has_stream, response_id):
             raise InvalidRequest(
-                "A stored response is not streamed: leave out 'stream'.",
+                "Only a background response that was made with 'stream' can be streamed again, for "
+                f"{EVENTS_KEPT_HOURS} hours: leave out 'stream'.",
                 param="stream",
                 code="unsupported_value",
             )
-        row = await find_own(self.caller.name, response_id)
-        return json_answer(row.read_body())
+        return streamed(self.caller.name, response_id, after=after)
 
     @extend_schema(
         operation_id="deleteResponse",
@@ -90,17 +106,13 @@ class StoredResponseView(AsyncAPIView):
         tags=TAG,
     )
     async def delete(self, request: Request, response_id: str) -> AnyAnswer:
-        row = await find_own(self.caller.name, response_id)
-        await forget_upstream(row, http_client())
-        try:
-            await in_database(forget, self.caller.name, response_id)
-        except UnknownResponse:
-            raise not_found(response_id) from None
+        await forget_upstream(await self.own(find, response_id), http_client())
+        await self.own(forget, response_id)
         background.stop(self.caller.name, response_id)
-        return json_answer({"id": response_id, "object": "response", "deleted": True})
+        return deleted(response_id, "response")
 
 
-class InputItemsView(AsyncAPIView):
+class InputItemsView(OwnView):
     """What a stored response was asked with."""
 
     @extend_schema(
@@ -111,11 +123,11 @@ class InputItemsView(AsyncAPIView):
         tags=TAG,
     )
     async def get(self, request: Request, response_id: str) -> AnyAnswer:
-        row = await find_own(self.caller.name, response_id)
+        row = await self.own(find, response_id)
         return json_answer(page_of(row.read_input(), request.query_params))
 
 
-class CancelResponseView(AsyncAPIView):
+class CancelResponseView(OwnView):
     """Ends a background response that is still being made."""
 
     @extend_schema(
@@ -126,24 +138,16 @@ class CancelResponseView(AsyncAPIView):
         tags=TAG,
     )
     async def post(self, request: Request, response_id: str) -> AnyAnswer:
-        row = await find_own(self.caller.name, response_id)
-        if not row.background:
+        if not (await self.own(find, response_id)).background:
             raise InvalidRequest("Only background responses can be cancelled.", param="response_id")
-        try:
-            row = await in_database(cancel, self.caller.name, response_id)
-        except UnknownResponse:
-            raise not_found(response_id) from None
+        row = await self.own(cancel, response_id)
         background.stop(self.caller.name, response_id)
         return json_answer(row.read_body())
 
 
-async def find_own(owner: str, response_id: str) -> StoredResponse:
-    """Raises NotFound, for another key's response as for one that never was."""
-    try:
-        return await in_database(find, owner, response_id)
-    except UnknownResponse:
-        raise not_found(response_id) from None
-
-
-def not_found(response_id: str) -> NotFound:
-    return NotFound(f"Response with id '{response_id[:200]}' not found.", param="response_id")
+def streamed(owner: str, response_id: str, *, after: int, headers: Headers = ()) -> StreamAnswer:
+    """The stream of a background response. Whoever leaves it leaves the response alone."""
+    recording = background.recording_of(owner, response_id)
+    pieces = follow(owner, response_id, after=after, recording=recording)
+    # The next event may be long in coming, and the caller is to know that it is awaited.
+    return StreamAnswer(KEEPALIVE, pieces, headers=headers, keepalive=KEEPALIVE)
