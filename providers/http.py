@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from chat.errors import UpstreamError, UpstreamFailed
 from providers.http_body import Decoder, decoder_for
 from providers.http_connecting import connect
-from providers.http_connection import Connection, Pool, broken, not_http
+from providers.http_connection import Connection, Pool
+from providers.http_failures import broken, not_http
 from providers.http_request import request_head, upload_head
 from providers.outbound import CheckedTarget, OutboundGuard, OutboundPolicy
 

@@ -13,7 +13,8 @@ from functools import lru_cache
 from yarl import URL
 
 from chat.errors import UpstreamError, UpstreamTimeout
-from providers.http_connection import Connection, unreachable
+from providers.http_connection import Connection
+from providers.http_failures import unreachable
 from providers.outbound import CheckedTarget
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from typing import TypeAlias, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from chat.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from chat.errors import UpstreamError
+from providers.http_failures import broken, hung_up, not_http, silent, stalled
 
 Pool: TypeAlias = "dict[Connection, None]"
 """Idle connections to one origin, the one used last at the end."""
@@ -24,33 +25,6 @@ KEEPALIVE_S = 60.0
 _HEAD_LIMIT = 64 * 1024
 _UNREAD_LIMIT = 256 * 1024
 _JOINED_WRITE = 64 * 1024
-
-
-def unreachable(message: str, *, kind: str = "network", retryable: bool) -> UpstreamUnreachable:
-    return UpstreamUnreachable(f"{message}.", kind=kind, retryable=retryable)
-
-
-def broken() -> UpstreamUnreachable:
-    """The connection ended inside the body: part of the answer may have been given away."""
-    return unreachable("The connection to the upstream broke", retryable=False)
-
-
-def hung_up() -> UpstreamUnreachable:
-    return unreachable("The upstream hung up before it answered", retryable=True)
-
-
-def not_http() -> UpstreamUnreachable:
-    return unreachable(
-        "The upstream does not speak HTTP as expected", kind="protocol", retryable=False
-    )
-
-
-def silent() -> UpstreamTimeout:
-    return UpstreamTimeout("The upstream did not answer in time.", retryable=True)
-
-
-def stalled() -> UpstreamTimeout:
-    return UpstreamTimeout("The upstream stopped answering.")
 
 
 class Connection(asyncio.Protocol):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from yarl import URL
 
 from providers.http_connecting import proxy_authorization
-from providers.http_connection import not_http
+from providers.http_failures import not_http
 from providers.outbound import CheckedTarget
 
 _DEFAULTS = {
