@@ -9,26 +9,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import msgspec
 import orjson
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.errors import UpstreamFailed, UpstreamUnreachable
 from chat.folding import unfold
 from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED
 from chat.requests import ChatRequest
 from chat.types import Batch, ModelInfo, Reply, Wire
-from providers.adapters.anthropic_errors import error_from_reply
+from providers.adapters.anthropic_errors import error_of
 from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_reply import read_completion, read_native
 from providers.adapters.anthropic_request import Payload, build_payload
 from providers.adapters.anthropic_stream import MessageStreamReader
 from providers.adapters.base import ChatAdapter, Endpoint
-from providers.adapters.openai import read_end
+from providers.adapters.open_stream import OpenStream, read_batches
+from providers.adapters.openai_errors import read_error
 from providers.adapters.openai_models import is_name
 from providers.capabilities import Capabilities
 from providers.http import HttpClient, HttpReply
@@ -74,33 +75,19 @@ class AnthropicAdapter(ChatAdapter):
             return read_native(body, self.endpoint)
         return self._read_completion(body, payload)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        return read_batches(partial(self._open_stream, request))
+
+    async def _open_stream(self, request: ChatRequest) -> OpenStream:
         payload = self._payload(request)
         reply = await self._post("messages", payload.body, request.native_headers)
-        try:
-            if (reply.headers.get("content-type") or "").startswith("application/json"):
-                yield self._whole_as_batch(await reply.read(), payload)
-                return
-            reader = MessageStreamReader(
-                self.endpoint,
-                keep_wire=_passes_through(request),
-                answer_tool=payload.answer_tool,
-                must_call=payload.must_call,
-            )
-            while packet := await reply.next_bytes():
-                if (batch := reader.feed(packet)) is not None:
-                    yield batch
-                if reader.failure is not None:
-                    raise reader.take_failure()
-                if reader.done:
-                    await read_end(reply)
-                    return
-            if (batch := reader.finish()) is not None:
-                yield batch
-            if reader.failure is not None:
-                raise reader.take_failure()
-        finally:
-            reply.close()
+        reader = MessageStreamReader(
+            self.endpoint,
+            keep_wire=_passes_through(request),
+            answer_tool=payload.answer_tool,
+            must_call=payload.must_call,
+        )
+        return OpenStream(reply, reader, partial(self._whole_as_batch, payload=payload))
 
     async def count_tokens(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         """What `POST /v1/messages/count_tokens` answers to this body, which is on Anthropic's wire,
@@ -136,7 +123,7 @@ class AnthropicAdapter(ChatAdapter):
             timeouts=self.endpoint.timeouts,
         )
         if reply.status != 200:
-            raise await self._error(reply)
+            raise error_of(reply, await read_error(reply), self.endpoint)
         try:
             return msgspec.json.decode(await reply.read(), type=_ModelPage)
         except UNREADABLE:
@@ -188,22 +175,8 @@ class AnthropicAdapter(ChatAdapter):
             timeouts=self.endpoint.timeouts,
         )
         if reply.status != 200:
-            raise await self._error(reply)
+            raise error_of(reply, await read_error(reply), self.endpoint)
         return reply
-
-    async def _error(self, reply: HttpReply) -> UpstreamError:
-        try:
-            body = await reply.read(limit=1 << 20)
-        except UpstreamError:
-            body = b""  # the status alone tells enough
-        finally:
-            reply.close()
-        return error_from_reply(
-            reply.status,
-            body,
-            retry_after=reply.headers.get("retry-after"),
-            endpoint=self.endpoint,
-        )
 
 
 def _passes_through(request: ChatRequest) -> bool:

@@ -14,6 +14,7 @@ from chat.errors import UpstreamCredentials, UpstreamError, UpstreamRejected
 from chat.ndjson import UNREADABLE
 from providers.adapters import openai_errors
 from providers.adapters.base import Endpoint
+from providers.http import HttpReply
 
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
@@ -37,6 +38,12 @@ class _Error(msgspec.Struct):
 
 class _Told(msgspec.Struct):
     error: _Error
+
+
+def error_of(reply: HttpReply, body: bytes, endpoint: Endpoint) -> UpstreamError:
+    """The error a non-200 reply with this body means."""
+    retry_after = reply.headers.get("retry-after")
+    return error_from_reply(reply.status, body, retry_after=retry_after, endpoint=endpoint)
 
 
 def error_from_reply(

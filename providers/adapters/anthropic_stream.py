@@ -120,14 +120,6 @@ class MessageStreamReader:
             )
         return batch
 
-    def take_failure(self) -> GatewayError:
-        """The failure, to be raised, and no longer held: raised, it holds its frames and they us,
-        a cycle for the collector."""
-        failure = self.failure
-        assert failure is not None
-        self.failure = None
-        return failure
-
     def _batch(self, chunks: list[ChatChunk], wire: bytes) -> Batch | None:
         if self._keep_wire:
             return Batch(chunks, wire) if wire else None

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import orjson
 
-from chat.errors import GatewayError, UpstreamError
+from chat.errors import GatewayError
 from chat.relays import NEVER_FORWARDED
 from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.types import Batch, ModelInfo, Reply, RunningModel
@@ -25,12 +26,12 @@ from providers.adapters.ollama_models import read_processes, read_shown, read_ta
 from providers.adapters.ollama_reply import read_reply
 from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy, chat_payload
 from providers.adapters.ollama_stream import OllamaStreamReader
-from providers.adapters.openai_errors import error_from_reply
+from providers.adapters.open_stream import OpenStream, read_batches
+from providers.adapters.openai_errors import error_of, read_error
 from providers.capabilities import Capabilities
 from providers.fetch import fetch_images
 from providers.http import HttpClient, HttpReply, shared_client
 
-_END_GRACE_S = 0.5
 _FACTS_TIMEOUT_S = 2.5
 """Of a listing's time, what is left to asking about each model."""
 _FACTS_AT_ONCE = 8
@@ -67,25 +68,14 @@ class OllamaAdapter(ChatAdapter):
             reply.close()
         return read_reply(body, request, self.endpoint, policy=policy, native=native)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        return read_batches(partial(self._open_stream, request))
+
+    async def _open_stream(self, request: ChatRequest) -> OpenStream:
         native = request.wire == self.wire and request.native is not None
         reply, policy = await self._ask(request)
         reader = OllamaStreamReader(request, self.endpoint, policy=policy, native=native)
-        try:
-            while packet := await reply.next_bytes():
-                if (batch := reader.feed(packet)) is not None:
-                    yield batch
-                if reader.failure is not None:
-                    raise reader.failure
-                if reader.done:
-                    await _read_end(reply)
-                    return
-            if (batch := reader.finish()) is not None:
-                yield batch
-            if reader.failure is not None:
-                raise reader.failure
-        finally:
-            reply.close()
+        return OpenStream(reply, reader)
 
     async def _ask(self, request: ChatRequest) -> tuple[HttpReply, ToolPolicy]:
         if request.wire == self.wire and request.native is not None:
@@ -167,18 +157,8 @@ class OllamaAdapter(ChatAdapter):
             timeouts=self.endpoint.timeouts,
         )
         if reply.status != 200:
-            raise await self._error(reply)
+            raise error_of(reply, await read_error(reply), self.endpoint)
         return reply
-
-    async def _error(self, reply: HttpReply) -> UpstreamError:
-        try:
-            body = await reply.read(limit=1 << 20)
-        except UpstreamError:
-            body = b""  # the status alone tells enough
-        finally:
-            reply.close()
-        retry_after = reply.headers.get("retry-after")
-        return error_from_reply(reply.status, body, retry_after=retry_after, endpoint=self.endpoint)
 
 
 def server_root(address: str) -> str:
@@ -190,12 +170,3 @@ def server_root(address: str) -> str:
     if loopback is None:
         return root
     return f"{parts.scheme}://{loopback}:{parts.port or _PORT}{parts.path}"
-
-
-async def _read_end(reply: HttpReply) -> None:
-    """Reads the few bytes after the last line, or the connection could not be used again; an
-    upstream that keeps it open only loses that."""
-    with contextlib.suppress(TimeoutError, GatewayError):
-        async with asyncio.timeout(_END_GRACE_S):
-            while await reply.next_bytes():
-                pass

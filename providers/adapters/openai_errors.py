@@ -22,6 +22,7 @@ from chat.errors import (
     UpstreamTimeout,
 )
 from providers.adapters.base import Endpoint
+from providers.http import HttpReply
 
 _SECRET = re.compile(r"\b(?:sk|gw|hf|xai|gsk|pplx|key)[-_][A-Za-z0-9_\-*.]{6,}|(?i:bearer)\s+\S+")
 _ADDRESS = re.compile(r"https?://(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:.]+\]|localhost)\S*")
@@ -37,6 +38,24 @@ _STATUS_OF_TYPE = {
     "timeout": 504,
 }
 MAX_MESSAGE = 2000
+_MAX_ERROR = 1 << 20
+
+
+async def read_error(reply: HttpReply) -> bytes:
+    """The body of an answer that is an error; nothing where it cannot be read, as the status alone
+    tells enough. Closes the reply."""
+    try:
+        return await reply.read(limit=_MAX_ERROR)
+    except UpstreamError:
+        return b""
+    finally:
+        reply.close()
+
+
+def error_of(reply: HttpReply, body: bytes, endpoint: Endpoint) -> UpstreamError:
+    """`error_from_reply` of a reply and the body it had."""
+    retry_after = reply.headers.get("retry-after")
+    return error_from_reply(reply.status, body, retry_after=retry_after, endpoint=endpoint)
 
 
 def error_from_reply(

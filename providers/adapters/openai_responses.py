@@ -8,13 +8,18 @@ ledger and the dispatcher need. Shapes: openai 3.54.0, `types/responses/`.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
 import orjson
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected, UpstreamUnreachable
+from chat.errors import (
+    GatewayError,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamRejected,
+    UpstreamUnreachable,
+)
 from chat.ndjson import UNREADABLE, is_json
 from chat.responses import ResponsesBatch
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
@@ -32,7 +37,6 @@ from chat.types import (
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_errors import error_in_band, redact
 from providers.adapters.openai_stream import count_of
-from providers.http import HttpReply
 
 _EVENT_NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _TEXTS = {
@@ -43,7 +47,6 @@ _TEXTS = {
 }
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _UPSTREAMS_FAULT = frozenset({None, "", "server_error", "vector_store_timeout"})
-_MAX_ERROR = 1 << 20
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -72,16 +75,6 @@ def is_missing_endpoint(status: int, body: bytes) -> bool:
     fields = error if isinstance(error, dict) else {"message": error}
     about_a_model = "model" in str(fields.get("message")).lower()
     return not (about_a_model or fields.get("code") == "model_not_found" or fields.get("param"))
-
-
-async def read_error(reply: HttpReply) -> bytes:
-    """The body of an error; nothing where it cannot be read, as the status alone tells enough."""
-    try:
-        return await reply.read(limit=_MAX_ERROR)
-    except UpstreamError:
-        return b""
-    finally:
-        reply.close()
 
 
 def read_response(body: bytes, endpoint: Endpoint) -> Reply:
@@ -193,7 +186,7 @@ class ResponsesReader:
         self._decoder = SSEDecoder()
         self._next_number = 0
         self.done = False
-        self.failure: UpstreamError | None = None
+        self.failure: GatewayError | None = None
 
     def feed(self, packet: bytes) -> ResponsesBatch | None:
         """What a packet brings, or None. Raises UpstreamFailed for what is no event stream."""
@@ -320,26 +313,6 @@ def _note(event: _Event, chunks: list[ChatChunk]) -> None:
 
 def _is_run(item: Any) -> bool:
     return isinstance(item, dict) and item.get("type") not in ("message", "reasoning")
-
-
-async def read_batches(reply: HttpReply, endpoint: Endpoint) -> AsyncGenerator[ResponsesBatch]:
-    """The batches of a streamed answer, its end read too. Raises UpstreamError: after the batch
-    that tells of it, where the upstream says so itself."""
-    if (reply.headers.get("content-type") or "").startswith("application/json"):
-        yield whole_as_batch(await reply.read(), endpoint)
-        return
-    reader = ResponsesReader(endpoint)
-    while packet := await reply.next_bytes():
-        batch = reader.feed(packet)
-        if batch is not None:
-            yield batch
-        if reader.done:
-            break
-    else:
-        if (batch := reader.finish()) is not None:
-            yield batch
-    if reader.failure is not None:
-        raise reader.failure
 
 
 def whole_as_batch(body: bytes, endpoint: Endpoint) -> ResponsesBatch:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from chat.ndjson import UNREADABLE, is_json
 from chat.sse import DONE, EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import FINISH_REASONS, MAX_COUNT, Batch, ChatChunk
@@ -52,7 +52,7 @@ class ChatStreamReader:
         self._decoder = SSEDecoder()
         self._begun: set[int] = set()
         self._finished: set[int] = set()
-        self.failure: UpstreamError | None = None
+        self.failure: GatewayError | None = None
         self.done = False
 
     def feed(self, packet: bytes) -> Batch | None:
@@ -80,13 +80,6 @@ class ChatStreamReader:
                 raise _broken_off()
             self.failure = _broken_off()
         return batch if batch.chunks else None
-
-    def take_failure(self) -> UpstreamError:
-        """The failure, to be raised, and no longer held: raised, it holds its frames and they us,
-        a cycle for the collector."""
-        failure, self.failure = self.failure, None
-        assert failure is not None
-        return failure
 
     def _feed_canonical(self, packet: bytes) -> Batch | None:
         """The fast path; None when the packet is not wholly canonical.

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from chat.errors import UpstreamError, UpstreamFailed, UpstreamUnreachable
+from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
 from chat.ndjson import UNREADABLE
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.text_completions import legacy_logprobs
@@ -156,14 +156,8 @@ class TextStreamReader:
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self.done = False
-        self.failure: UpstreamError | None = None
-        """Told in band: to be raised (`take_failure`) once the chunks before it are given away."""
-
-    def take_failure(self) -> UpstreamError:
-        """The failure, which is kept here no longer: raised, it would hold us in a cycle."""
-        failure, self.failure = self.failure, None
-        assert failure is not None
-        return failure
+        self.failure: GatewayError | None = None
+        """Told in band: to be raised once the chunks before it are given away."""
 
     def feed(self, packet: bytes) -> Batch | None:
         """What a packet brings, or None; look at `failure` afterwards."""

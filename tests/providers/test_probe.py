@@ -46,16 +46,7 @@ class EmbeddingAdapter(OpenAICompatibleAdapter):
     """The adapter with the embeddings of a server in the OpenAI wire."""
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
-        base = self.endpoint.base_url
-        reply = await self.http.request(
-            "POST",
-            f"{base}/embeddings",
-            headers=self._headers,
-            body=json.dumps(request.body).encode(),
-            timeouts=self.endpoint.timeouts,
-        )
-        if reply.status != 200:
-            raise await self._error(reply)
+        reply = await self._post(f"{self.endpoint.base_url}/embeddings", request.body)
         return Reply(body=await reply.read(), finish_reason=None, usage=None)
 
 
