@@ -66,7 +66,8 @@ class Headers(Mapping[str, str]):
 class HttpReply:
     """A response whose head is here and whose body is still to be read by one reader.
 
-    `headers.get(name)` ignores case. Read to the end, or `close()`: nothing else frees it.
+    `headers.get(name)` ignores case. `read`, or go on to the end, or `close`: nothing else frees
+    it.
     """
 
     __slots__ = ("_broken", "_connection", "_idle", "_pool", "headers", "status")
@@ -80,16 +81,18 @@ class HttpReply:
         self._broken = False
 
     async def read(self, *, limit: int = MAX_BODY) -> bytes:
-        """The whole body, decoded. Raises UpstreamFailed when it is longer than `limit` bytes, and
-        what `next_bytes` raises."""
+        """The whole body, decoded; whatever happens, the response is let go of. Raises
+        UpstreamFailed when it is longer than `limit` bytes, and what `next_bytes` raises."""
         pieces = []
         room = limit
-        while piece := await self.next_bytes():
-            room -= len(piece)
-            if room < 0:
-                self.close()
-                raise UpstreamFailed("The upstream's answer is too large.")
-            pieces.append(piece)
+        try:
+            while piece := await self.next_bytes():
+                room -= len(piece)
+                if room < 0:
+                    raise UpstreamFailed("The upstream's answer is too large.")
+                pieces.append(piece)
+        finally:
+            self.close()
         return b"".join(pieces) if len(pieces) != 1 else pieces[0]
 
     async def next_bytes(self) -> bytes:

@@ -67,10 +67,7 @@ class AnthropicAdapter(ChatAdapter):
         native = _passes_through(request)
         payload = self._payload(request)
         reply = await self._post("messages", payload.body, request.native_headers)
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
+        body = await reply.read()
         if native:
             return read_native(body, self.endpoint)
         return self._read_completion(body, payload)
@@ -130,8 +127,6 @@ class AnthropicAdapter(ChatAdapter):
             raise UpstreamUnreachable(
                 "The provider's model list could not be read.", kind="protocol", retryable=False
             ) from None
-        finally:
-            reply.close()
 
     def _payload(self, request: ChatRequest) -> Payload:
         if _passes_through(request):

@@ -37,7 +37,7 @@ class Endpoint:
 
 class ChatAdapter(ABC):
     """Speaks to one model of one upstream. Never retries, prices, logs, or knows Django; raises
-    only GatewayError, which says whether it is retryable; closes its response in `finally`."""
+    only GatewayError, which says whether it is retryable; lets go of its response in any case."""
 
     kind: ClassVar[str]
     wire: ClassVar[Wire] = "openai"

@@ -93,15 +93,9 @@ class OpenAIAdapter(ChatAdapter):
     async def complete(self, request: ChatRequest) -> Reply:
         native = await self._ask_responses(request)
         if native is not None:
-            try:
-                return openai_responses.read_response(await native.read(), self.endpoint)
-            finally:
-                native.close()
+            return openai_responses.read_response(await native.read(), self.endpoint)
         reply = await self._post(self._chat_url, self.payload(request))
-        try:
-            return read_completion(await reply.read(), self.endpoint)
-        finally:
-            reply.close()
+        return read_completion(await reply.read(), self.endpoint)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
         return read_batches(partial(self._open_stream, request))
@@ -170,19 +164,14 @@ class OpenAIAdapter(ChatAdapter):
         if not self.endpoint.capabilities.embeddings:
             return await super().embed(request)
         reply = await self._post(self._embeddings_url, self._forwarded(request))
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
-        return read_embeddings(body, self.endpoint, wanted=request.params.encoding_format)
+        return read_embeddings(
+            await reply.read(), self.endpoint, wanted=request.params.encoding_format
+        )
 
     async def complete_text(self, request: TextRequest) -> Reply:
         reply = await self._post_text(request) if self._has_texts else None
         if reply is not None:
-            try:
-                return read_text(await reply.read(), self.endpoint)
-            finally:
-                reply.close()
+            return read_text(await reply.read(), self.endpoint)
         answer = await super().complete_text(request)
         self._has_texts = False  # the model is there and only chats: it is not asked again
         return answer
@@ -255,10 +244,7 @@ class OpenAIAdapter(ChatAdapter):
         )
         if reply.status != 200:
             raise error_of(reply, await read_error(reply), self.endpoint)
-        try:
-            return read_models(await reply.read(limit=MAX_LISTING))
-        finally:
-            reply.close()
+        return read_models(await reply.read(limit=MAX_LISTING))
 
 
 def _without_addresses(body: dict[str, Any], dropped: set[str]) -> dict[str, Any]:

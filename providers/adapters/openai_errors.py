@@ -43,13 +43,11 @@ _MAX_ERROR = 1 << 20
 
 async def read_error(reply: HttpReply) -> bytes:
     """The body of an answer that is an error; nothing where it cannot be read, as the status alone
-    tells enough. Closes the reply."""
+    tells enough."""
     try:
         return await reply.read(limit=_MAX_ERROR)
     except UpstreamError:
         return b""
-    finally:
-        reply.close()
 
 
 def error_of(reply: HttpReply, body: bytes, endpoint: Endpoint) -> UpstreamError:

@@ -55,6 +55,7 @@ class PlayedReply:
     async def read(self, *, limit: int = 1 << 30) -> bytes:
         await asyncio.sleep(0)
         packets, self._left = self._left, []
+        self.close()
         return b"".join(packets)
 
     def finish(self) -> bool:
