@@ -15,6 +15,15 @@ RELAYS: frozenset[Relay] = frozenset(Relay.__args__)  # type: ignore[attr-define
 NEVER_FORWARDED = frozenset({"api_key", "api_base", "base_url"})
 """Other gateways' fields for where and as whom to ask: a caller's must never meet ours (M43)."""
 
+
+def forwardable(body: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
+    """A copy without NEVER_FORWARDED; `dropped` learns what was left out."""
+    if NEVER_FORWARDED.isdisjoint(body):
+        return body.copy()
+    dropped |= NEVER_FORWARDED & body.keys()
+    return {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
+
+
 ACCOUNT_WIDE: frozenset[Relay] = frozenset(("files", "batches"))
 """What lies in the upstream's account, where whoever may look sees everybody's."""
 

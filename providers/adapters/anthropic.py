@@ -19,7 +19,7 @@ import orjson
 from chat.errors import UpstreamFailed, UpstreamUnreachable
 from chat.folding import unfold
 from chat.ndjson import UNREADABLE
-from chat.relays import NEVER_FORWARDED
+from chat.relays import forwardable
 from chat.requests import ChatRequest
 from chat.types import Batch, ModelInfo, Reply, Wire
 from providers.adapters.anthropic_errors import error_of
@@ -89,7 +89,7 @@ class AnthropicAdapter(ChatAdapter):
     async def count_tokens(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         """What `POST /v1/messages/count_tokens` answers to this body, which is on Anthropic's wire,
         with the caller's wire headers (names in lower case). Raises GatewayError."""
-        reply = await self._post("messages/count_tokens", self._native_body(body), headers)
+        reply = await self._post("messages/count_tokens", self._native_body(body, set()), headers)
         try:
             counted = await reply.read()
         finally:
@@ -131,8 +131,7 @@ class AnthropicAdapter(ChatAdapter):
     def _payload(self, request: ChatRequest) -> Payload:
         if _passes_through(request):
             assert request.native is not None
-            request.dropped.update(NEVER_FORWARDED & request.native.keys())
-            return Payload(self._native_body(request.native), None)
+            return Payload(self._native_body(request.native, request.dropped), None)
         return build_payload(request, model=self.endpoint.model, facts=self._facts)
 
     @cached_property
@@ -140,9 +139,9 @@ class AnthropicAdapter(ChatAdapter):
         facts = facts_of(self.endpoint.model, self.endpoint.options)
         return facts.limited_by(self.endpoint.capabilities)
 
-    def _native_body(self, native: dict[str, Any]) -> dict[str, Any]:
+    def _native_body(self, native: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
         """A body on the same wire: everything as it came, but for the model."""
-        body = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
+        body = forwardable(native, dropped)
         body["model"] = self.endpoint.model
         return body
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from chat.errors import GatewayError
-from chat.relays import NEVER_FORWARDED
+from chat.relays import forwardable
 from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.types import Batch, ModelInfo, Reply, RunningModel
 from providers.adapters.base import ChatAdapter, Endpoint
@@ -100,11 +100,9 @@ class OllamaAdapter(ChatAdapter):
         body = await reply.read()
         return read_embedded(body, request, model=self.endpoint.model, native=native)
 
-    def _native_payload(self, native: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]:
+    def _native_payload(self, native: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
         """A native body with only the model changed."""
-        dropped.update(NEVER_FORWARDED & native.keys())
-        passed = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
-        return {**passed, "model": self.endpoint.model}
+        return {**forwardable(native, dropped), "model": self.endpoint.model}
 
     async def list_models(self) -> list[ModelInfo]:
         """The models at hand, each with what the server tells of it in the time there is."""

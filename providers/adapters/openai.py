@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from chat.errors import UpstreamUnsupported
-from chat.relays import NEVER_FORWARDED, Relay, RelayRequest
+from chat.relays import Relay, RelayRequest, forwardable
 from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ModelInfo, Reply
@@ -82,7 +82,7 @@ class OpenAIAdapter(ChatAdapter):
         return body
 
     def _forwarded(self, request: ChatRequest | EmbeddingsRequest | TextRequest) -> dict[str, Any]:
-        body = _without_addresses(request.body, request.dropped)
+        body = forwardable(request.body, request.dropped)
         body["model"] = self.endpoint.model
         return body
 
@@ -124,7 +124,7 @@ class OpenAIAdapter(ChatAdapter):
         if not self.speaks_responses(self.endpoint.options) or self._lacks_responses():
             require_translatable(request)
             return None
-        body = {name: value for name, value in native.items() if name not in NEVER_FORWARDED}
+        body = forwardable(native, request.dropped)
         body["model"] = self.endpoint.model
         reply = await self.http.request(
             "POST",
@@ -226,7 +226,7 @@ class OpenAIAdapter(ChatAdapter):
     async def relay(self, request: RelayRequest) -> HttpReply:
         body = request.body
         if body is not None:
-            body = _without_addresses(body, request.dropped)
+            body = forwardable(body, request.dropped)
             if body.get("model") is not None:
                 body["model"] = self.endpoint.model
         return await ask_for_relay(
@@ -245,14 +245,6 @@ class OpenAIAdapter(ChatAdapter):
         if reply.status != 200:
             raise error_of(reply, await read_error(reply), self.endpoint)
         return read_models(await reply.read(limit=MAX_LISTING))
-
-
-def _without_addresses(body: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
-    """A copy without NEVER_FORWARDED."""
-    if NEVER_FORWARDED.isdisjoint(body):
-        return body.copy()
-    dropped.update(NEVER_FORWARDED & body.keys())
-    return {name: value for name, value in body.items() if name not in NEVER_FORWARDED}
 
 
 def require_translatable(request: ChatRequest) -> None:

@@ -54,6 +54,17 @@ def test_the_body_goes_up_as_it_came_but_for_the_model(served: Gateway, upstream
     assert "x-gateway-dropped-params" not in answered.headers
 
 
+def test_fields_that_name_another_upstream_stay_here_and_are_told(
+    served: Gateway, upstream: Upstream
+) -> None:
+    upstream.script = whole(200, response())
+    body = {"model": NATIVE, "input": "x", "api_base": "http://elsewhere", "api_key": "k"}
+    answered = call(served, "POST", "", body)
+    (asked,) = upstream.asked
+    assert asked.json() == {"model": "gpt-4o-mini", "input": "x"}
+    assert answered.headers["x-gateway-dropped-params"] == "api_base, api_key"
+
+
 def test_the_answer_comes_down_byte_for_byte_and_is_metered(
     served: Gateway, upstream: Upstream
 ) -> None:
