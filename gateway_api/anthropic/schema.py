@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 
 from gateway_api.anthropic.shapes import MessagesParams, PromptParams
-from gateway_api.openai.schema import inlined_schema
+from gateway_api.schemas import error_responses, request_body
 
 _ERROR = {
     "type": "object",
@@ -42,27 +40,9 @@ _COUNT = {
     "required": ["input_tokens"],
     "properties": {"input_tokens": {"type": "integer"}},
 }
-_ERRORS = {
-    (status, "application/json"): OpenApiResponse(_ERROR, description=meaning)
-    for status, meaning in (
-        (400, "The request is wrong; the message says where."),
-        (401, "The key is missing, unknown, expired or revoked."),
-        (404, "There is no such model for this key."),
-        (413, "The request is too large."),
-        (415, "The body does not call itself JSON."),
-        (429, "A limit of the key, or the provider's; see `retry-after`."),
-        (502, "The provider failed, or refused the gateway's credential."),
-        (503, "The provider is overloaded, or the gateway cannot serve now."),
-        (504, "The provider timed out."),
-    )
-}
+_ERRORS = error_responses(_ERROR, wrong="The request is wrong; the message says where.")
 
-
-def _body(shape: type) -> dict[str, Any]:
-    return {"application/json": {**inlined_schema(shape), "additionalProperties": True}}
-
-
-MESSAGES_REQUEST = _body(MessagesParams)
+MESSAGES_REQUEST = request_body(MessagesParams)
 MESSAGES_RESPONSES = {
     (200, "application/json"): OpenApiResponse(_MESSAGE, description="The whole answer."),
     (200, "text/event-stream"): OpenApiResponse(
@@ -73,7 +53,7 @@ MESSAGES_RESPONSES = {
     ),
     **_ERRORS,
 }
-COUNT_REQUEST = _body(PromptParams)
+COUNT_REQUEST = request_body(PromptParams)
 COUNT_RESPONSES = {
     (200, "application/json"): OpenApiResponse(
         _COUNT,

@@ -13,6 +13,7 @@ from gateway_api.async_view import AsyncAPIView
 from gateway_api.openai.models import REFRESH, wants_refresh
 from gateway_api.openai.schema import ERROR, ERROR_RESPONSES
 from gateway_api.resources import configuration, http_client
+from gateway_api.schemas import only
 from keys.caller import Caller
 from providers import discovery
 from providers.listings import Listing
@@ -77,10 +78,6 @@ _MODELS = {
 }
 
 
-def _errors(*statuses: int) -> dict[tuple[int, str], OpenApiResponse]:
-    return {key: told for key, told in ERROR_RESPONSES.items() if key[0] in statuses}
-
-
 class ProvidersView(AsyncAPIView):
     """Every configured provider, also one that is down, switched off or lacks its credential."""
 
@@ -89,7 +86,7 @@ class ProvidersView(AsyncAPIView):
         summary="Providers and how they are",
         description="Every key sees every provider; of its models, those the key may use.",
         parameters=[REFRESH],
-        responses={(200, "application/json"): _PROVIDERS, **_errors(400, 401)},
+        responses={(200, "application/json"): _PROVIDERS, **only(ERROR_RESPONSES, 400, 401)},
         tags=["Providers"],
     )
     async def get(self, request: Request) -> AnyAnswer:
@@ -112,7 +109,7 @@ class ProviderModelsView(AsyncAPIView):
         parameters=[REFRESH],
         responses={
             (200, "application/json"): _MODELS,
-            **_errors(401, 502),
+            **only(ERROR_RESPONSES, 401, 502),
             (404, "application/json"): OpenApiResponse(ERROR, description="No such provider."),
         },
         tags=["Providers"],

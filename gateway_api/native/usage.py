@@ -17,6 +17,7 @@ from chat.errors import InvalidRequest
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
 from gateway_api.openai.schema import ERROR_RESPONSES
+from gateway_api.schemas import only
 from keys.caller import Caller
 from providers.database import in_database
 from usage.fields import usd_text
@@ -69,7 +70,7 @@ _ROW = {
         "time_to_first_token_ms": {"type": ["integer", "null"]},
     },
 }
-_ERRORS = {key: told for key, told in ERROR_RESPONSES.items() if key[0] in (400, 401, 503)}
+_ERRORS = only(ERROR_RESPONSES, 400, 401, 503)
 _LIST = {
     "type": "object",
     "properties": {

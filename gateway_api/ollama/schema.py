@@ -14,25 +14,17 @@ from gateway_api.ollama.fields import (
     GenerateFields,
     ShowFields,
 )
-from gateway_api.openai.schema import ERROR_RESPONSES as OPENAI_ERROR_RESPONSES
-from gateway_api.openai.schema import inlined_schema
+from gateway_api.schemas import Responses, error_responses, only, request_body
 
 ERROR = {
     "type": "object",
     "required": ["error"],
     "properties": {"error": {"type": "string"}},
 }
-ERROR_RESPONSES = {
-    key: OpenApiResponse(ERROR, description=response.description)
-    for key, response in OPENAI_ERROR_RESPONSES.items()
-}
+ERROR_RESPONSES = error_responses(ERROR)
 
 
-def _body(fields: type) -> dict[str, Any]:
-    return {"application/json": {**inlined_schema(fields), "additionalProperties": True}}
-
-
-def _whole(description: str, properties: dict[str, Any]) -> dict[Any, Any]:
+def _whole(description: str, properties: dict[str, Any]) -> Responses:
     schema = {"type": "object", "properties": properties}
     return {(200, "application/json"): OpenApiResponse(schema, description=description)}
 
@@ -54,27 +46,27 @@ _STREAMED = {
         examples=[OpenApiExample("line", value='{"message":{…},"done":false}')],
     )
 }
-CHAT_REQUEST = _body(ChatFields)
+CHAT_REQUEST = request_body(ChatFields)
 CHAT_RESPONSES = {
     **_whole("The whole answer.", {**_COUNTS, "message": {"type": "object"}}),
     **_STREAMED,
     **ERROR_RESPONSES,
 }
-GENERATE_REQUEST = _body(GenerateFields)
+GENERATE_REQUEST = request_body(GenerateFields)
 GENERATE_RESPONSES = {
     **_whole("The whole answer.", {**_COUNTS, "response": _STRING}),
     **_STREAMED,
     **ERROR_RESPONSES,
 }
-EMBED_REQUEST = _body(EmbedFields)
+EMBED_REQUEST = request_body(EmbedFields)
 EMBED_RESPONSES = {
     **_whole("The vectors.", {"model": _STRING, "embeddings": _ARRAY}),
     **ERROR_RESPONSES,
 }
-EMBEDDINGS_REQUEST = _body(EmbeddingsFields)
+EMBEDDINGS_REQUEST = request_body(EmbeddingsFields)
 EMBEDDINGS_RESPONSES = {**_whole("The vector.", {"embedding": _ARRAY}), **ERROR_RESPONSES}
-SHOW_REQUEST = _body(ShowFields)
-_LISTING_ERRORS = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (401, 404)}
+SHOW_REQUEST = request_body(ShowFields)
+_LISTING_ERRORS = only(ERROR_RESPONSES, 401, 404)
 SHOW_RESPONSES = {
     **_whole(
         "One model.",

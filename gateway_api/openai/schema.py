@@ -4,34 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 
 from chat.requests import ChatParams, EmbeddingsParams
 from chat.text_completions import TextParams
-
-
-def inlined_schema(type_: type) -> dict[str, Any]:
-    """A JSON Schema without references to elsewhere, as drf-spectacular takes raw schemas. A type
-    within itself is any object there."""
-    (schema,), components = msgspec.json.schema_components([type_], ref_template="{name}")
-    inlined: dict[str, Any] = _inline(schema, components)
-    return inlined
-
-
-def _inline(node: Any, components: dict[str, Any], above: tuple[str, ...] = ()) -> Any:
-    if isinstance(node, dict):
-        name = node.get("$ref")
-        if name in above:
-            return {"type": "object"}
-        if name is not None:
-            return _inline(components[name], components, (*above, name))
-        return {name: _inline(value, components, above) for name, value in node.items()}
-    if isinstance(node, list):
-        return [_inline(value, components, above) for value in node]
-    return node
-
+from gateway_api.schemas import error_responses, only, request_body
 
 ERROR = {
     "type": "object",
@@ -49,7 +27,7 @@ ERROR = {
         }
     },
 }
-CHAT_REQUEST = {"application/json": {**inlined_schema(ChatParams), "additionalProperties": True}}
+CHAT_REQUEST = request_body(ChatParams)
 _COMPLETION: dict[str, Any] = {
     "type": "object",
     "description": "OpenAI's chat completion object.",
@@ -62,20 +40,7 @@ _COMPLETION: dict[str, Any] = {
         "usage": {"type": ["object", "null"]},
     },
 }
-ERROR_RESPONSES = {
-    (status, "application/json"): OpenApiResponse(ERROR, description=meaning)
-    for status, meaning in (
-        (400, "The request is wrong; `param` says where."),
-        (401, "The key is missing, unknown, expired or revoked."),
-        (404, "There is no such model for this key."),
-        (413, "The request is too large."),
-        (415, "The body does not call itself JSON."),
-        (429, "A limit of the key, or the provider's; see `retry-after`."),
-        (502, "The provider failed, or refused the gateway's credential."),
-        (503, "The provider is overloaded, or the gateway cannot serve now."),
-        (504, "The provider timed out."),
-    )
-}
+ERROR_RESPONSES = error_responses(ERROR)
 CHAT_RESPONSES = {
     (200, "application/json"): OpenApiResponse(_COMPLETION, description="The whole answer."),
     (200, "text/event-stream"): OpenApiResponse(
@@ -85,7 +50,7 @@ CHAT_RESPONSES = {
     ),
     **ERROR_RESPONSES,
 }
-TEXT_REQUEST = {"application/json": {**inlined_schema(TextParams), "additionalProperties": True}}
+TEXT_REQUEST = request_body(TextParams)
 TEXT_RESPONSES = {
     **CHAT_RESPONSES,
     (200, "application/json"): OpenApiResponse(
@@ -97,9 +62,7 @@ TEXT_RESPONSES = {
         description="The whole answer.",
     ),
 }
-EMBEDDINGS_REQUEST = {
-    "application/json": {**inlined_schema(EmbeddingsParams), "additionalProperties": True}
-}
+EMBEDDINGS_REQUEST = request_body(EmbeddingsParams)
 EMBEDDINGS_RESPONSES = {
     (200, "application/json"): OpenApiResponse(
         {
@@ -145,7 +108,7 @@ _MODEL = {
 }
 MODEL_RESPONSES = {
     (200, "application/json"): OpenApiResponse(_MODEL, description="One model."),
-    **{key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (400, 401, 404)},
+    **only(ERROR_RESPONSES, 400, 401, 404),
 }
 MODELS_RESPONSES = {
     (200, "application/json"): OpenApiResponse(
@@ -158,5 +121,5 @@ MODELS_RESPONSES = {
         },
         description="Every model and route this key may use.",
     ),
-    **{key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (400, 401)},
+    **only(ERROR_RESPONSES, 400, 401),
 }

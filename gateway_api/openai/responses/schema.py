@@ -8,9 +8,10 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
 from gateway_api.openai.responses.params import ResponsesParams
-from gateway_api.openai.schema import ERROR_RESPONSES, inlined_schema
+from gateway_api.openai.schema import ERROR_RESPONSES
+from gateway_api.schemas import only, request_body
 
-REQUEST = {"application/json": {**inlined_schema(ResponsesParams), "additionalProperties": True}}
+REQUEST = request_body(ResponsesParams)
 _RESPONSE = {
     "type": "object",
     "description": "OpenAI's Response object.",
@@ -30,8 +31,8 @@ _RESPONSE = {
     },
 }
 _WHOLE = {(200, "application/json"): OpenApiResponse(_RESPONSE, description="The response.")}
-_NOT_FOUND = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (401, 404)}
-_REFUSED = {key: ERROR_RESPONSES[key] for key in ERROR_RESPONSES if key[0] in (400, 413, 415)}
+_NOT_FOUND = only(ERROR_RESPONSES, 401, 404)
+_REFUSED = only(ERROR_RESPONSES, 400, 413, 415)
 CREATED = {
     **_WHOLE,
     (200, "text/event-stream"): OpenApiResponse(
