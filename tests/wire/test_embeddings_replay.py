@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway import Gateway
+from tests.gateway import Answered, Gateway
 from tests.upstream import Upstream, whole
 
 WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
@@ -33,22 +33,37 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS])
-def test_request_answer_and_ledger_are_as_recorded(
+def test_request_and_answer_are_as_recorded(
     gateway: Gateway, upstream: Upstream, interaction: dict[str, Any]
 ) -> None:
-    sent, response = interaction["request"]["json"], interaction["response"]
-    upstream.script = whole(response["status"], response["body"])
-    request = {**sent, "model": f"scripted/{sent['model']}"}
-    answered = gateway.post("/v1/embeddings", request, x_request_id=interaction["id"])
-
+    response = interaction["response"]
+    answered = replay(gateway, upstream, interaction)
     (asked,) = upstream.asked
-    assert asked.json() == sent
+    assert asked.json() == interaction["request"]["json"]
     assert answered.status == response["status"]
-    row = gateway.usage_row(interaction["id"])
     if response["status"] != 200:
         assert answered.json()["error"] == response["body"]["error"]
-        assert (row["status"], row["tokens_input"]) == ("error", 0)
-        return
-    assert answered.json() == response["body"]
-    assert row["tokens_input"] == response["body"]["usage"]["prompt_tokens"]
-    assert (row["status"], row["endpoint"]) == ("success", "embeddings")
+    else:
+        assert answered.json() == response["body"]
+
+
+def test_the_ledger_has_the_recorded_usage_of_every_interaction(
+    gateway: Gateway, upstream: Upstream
+) -> None:
+    for interaction in INTERACTIONS:
+        replay(gateway, upstream, interaction)
+    for interaction in INTERACTIONS:
+        response, row = interaction["response"], gateway.usage_row(interaction["id"])
+        assert row["endpoint"] == "embeddings"
+        if response["status"] != 200:
+            assert (row["status"], row["tokens_input"]) == ("error", 0)
+        else:
+            assert row["status"] == "success"
+            assert row["tokens_input"] == response["body"]["usage"]["prompt_tokens"]
+
+
+def replay(gateway: Gateway, upstream: Upstream, interaction: dict[str, Any]) -> Answered:
+    response, sent = interaction["response"], interaction["request"]["json"]
+    upstream.script = whole(response["status"], response["body"])
+    request = {**sent, "model": f"scripted/{sent['model']}"}
+    return gateway.post("/v1/embeddings", request, x_request_id=interaction["id"])
