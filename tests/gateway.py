@@ -181,6 +181,17 @@ class Gateway:
                 found = server.execute(query).fetchall()
         return [Row(*row) for row in found]
 
+    def execute(self, statement: str) -> None:
+        """Does to the database what only time or an operator would."""
+        if self.database_url.startswith("sqlite:///"):
+            path = self.database_url.removeprefix("sqlite:///")
+            with closing(sqlite3.connect(path, timeout=20)) as database:
+                database.execute(statement)
+                database.commit()
+        else:
+            with psycopg.connect(self.database_url) as server:
+                server.execute(statement.encode())
+
     def wait_for_rows(self, count: int, *, seconds: float = 20) -> list[Row]:
         """The ledger once it has this many rows."""
         wait_until(

@@ -6,12 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from django.utils import timezone
 
+from sessions_app.responses import ABANDONED_AFTER_S
 from tests.gateway import KEY, Gateway, wait_until
 from tests.responses.calls import (
     MODEL,
@@ -186,6 +189,8 @@ def test_what_one_worker_made_another_knows_cancels_and_buries(
     time.sleep(1)  # the first events are in the database by then
     one.kill()
     assert status_of(two, doomed["id"]) == "in_progress"
+    long_ago = timezone.now() - timedelta(seconds=ABANDONED_AFTER_S)
+    two.execute(f"UPDATE sessions_app_storedresponse SET heartbeat_at = '{long_ago}'")
     with open_stream(two, begun) as events:  # another worker ends the stream its maker left
         got = list(events)
     assert {"response.created", "response.output_text.delta"} <= {each["type"] for each in got}
