@@ -215,7 +215,7 @@ async def test_penalties_make_what_was_said_less_likely(ours: Local, http: HttpC
     adapter = ours.adapter(http)
 
     async def repeats(**fields: Any) -> int:
-        request = chat(LONG, temperature=0, max_tokens=24, ignore_eos=True, **fields)
+        request = chat(LONG, temperature=0, max_tokens=36, ignore_eos=True, **fields)
         words = text_of((await adapter.complete(request)).body).split()
         return len(words) - len(set(words))
 
