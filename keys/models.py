@@ -10,7 +10,6 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
-from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
 from providers.models import validate_name
@@ -96,7 +95,3 @@ class VirtualKey(models.Model):
 
     def is_valid_at(self, moment: datetime) -> bool:
         return self.enabled and (self.expires_at is None or moment < self.expires_at)
-
-    @property
-    def is_valid(self) -> bool:
-        return self.is_valid_at(timezone.now())
