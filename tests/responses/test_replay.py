@@ -3,11 +3,9 @@ five providers, and translated from chat completions that fifteen gave."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,26 +13,18 @@ import pytest
 from openai.types.responses import Response
 
 from tests.gateway import Answered, Gateway, wait_until
+from tests.recordings import needs, recorded
 from tests.responses.calls import call, check_numbers, read_events
 from tests.upstream import Upstream
 from tests.wire.test_openai_replay import events, playing
 
-WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
-
-
-def recorded(endpoint: str) -> list[dict[str, Any]]:
-    found = []
-    for path in sorted(WIRE.glob("*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            found += [json.loads(line) for line in lines]
-    return [each for each in found if each["endpoint"] == endpoint]
-
-
-NATIVE = recorded("/v1/responses")
-CHATS = [each for each in recorded("/v1/chat/completions") if each["response"]["status"] == 200]
+NATIVE = recorded(endpoint="/v1/responses")
+CHATS = [
+    each for each in recorded(endpoint="/v1/chat/completions") if each["response"]["status"] == 200
+]
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not NATIVE, reason="the recorded interactions are not here"),
+    needs(NATIVE),
 ]
 
 

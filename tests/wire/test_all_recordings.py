@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import recorded_lists
+from tests.recordings import needs, recorded
 from tests.responses import test_replay as responses
 from tests.wire import test_anthropic_replay as anthropic
 from tests.wire import test_compatible_replay as compatible
@@ -21,11 +19,9 @@ from tests.wire import test_messages_answers as messages
 from tests.wire import test_ollama_replay as ollama
 from tests.wire import test_openai_replay as chats
 
-WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
-
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not WIRE.is_dir(), reason="the recorded interactions are not here"),
+    needs(recorded()),
 ]
 
 LEFT_OUT = {
@@ -49,23 +45,15 @@ REPLAYED: dict[str, Iterable[dict[str, Any]]] = {
 }
 
 
-def everything() -> list[dict[str, Any]]:
-    found = []
-    for path in sorted(WIRE.glob("*.jsonl.gz")):
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            found += [json.loads(line) for line in lines]
-    return found
-
-
 def test_no_recorded_interaction_is_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
-    recorded = {each["id"]: each["endpoint"] for each in everything()}
-    left_out = {each for each, endpoint in recorded.items() if endpoint in LEFT_OUT}
+    found = {each["id"]: each["endpoint"] for each in recorded()}
+    left_out = {each for each, endpoint in found.items() if endpoint in LEFT_OUT}
     counts = {name: len({each["id"] for each in told}) for name, told in REPLAYED.items()}
     replayed = {each["id"] for told in REPLAYED.values() for each in told}
     with capsys.disabled():
         print(
-            f"\n{len(recorded)} recorded interactions: {len(replayed)} replayed and compared "
+            f"\n{len(found)} recorded interactions: {len(replayed)} replayed and compared "
             f"({counts}); left out: "
-            f"{dict(Counter(LEFT_OUT[recorded[each]] for each in left_out)) or 'none'}"
+            f"{dict(Counter(LEFT_OUT[found[each]] for each in left_out)) or 'none'}"
         )
-    assert recorded.keys() - replayed == left_out
+    assert found.keys() - replayed == left_out

@@ -3,11 +3,9 @@ and through the gateway by a caller on OpenAI's."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,28 +20,16 @@ from providers.http import HttpClient
 from providers.outbound import OutboundGuard, OutboundPolicy
 from tests.conftest import spare_database
 from tests.gateway import Answered, Gateway, running_gateway, wait_until
+from tests.recordings import every, needs, recorded
 from tests.upstream import Asked, Peer, Script, Upstream, scripted_upstream, silence
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/anthropic.jsonl.gz"
-
-
-def recorded(endpoint: str) -> list[dict[str, Any]]:
-    if not RECORDED.exists():
-        return []
-    with gzip.open(RECORDED, "rt", encoding="utf-8") as lines:
-        every = [json.loads(line) for line in lines]
-    return [each for each in every if each["endpoint"] == endpoint]
-
-
-INTERACTIONS = recorded("/v1/messages")
-COUNTS = recorded("/v1/messages/count_tokens")
+INTERACTIONS = recorded("anthropic", endpoint="/v1/messages")
+COUNTS = recorded("anthropic", endpoint="/v1/messages/count_tokens")
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
-every_interaction = pytest.mark.parametrize(
-    "interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS]
-)
+every_interaction = every(INTERACTIONS)
 
 
 @pytest.fixture(scope="module")

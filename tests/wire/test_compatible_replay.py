@@ -3,40 +3,26 @@ OpenAI-compatible provider: what was right comes through as it came, what was no
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway import Gateway, wait_until
+from tests.recordings import every, needs, recorded
 from tests.upstream import Upstream
 from tests.wire.test_openai_replay import recorded_usage, shown, through
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared/wire"
 FILES = ("other-providers", "local-servers", "huggingface", "ollama")
 
 
-def recorded() -> list[dict[str, Any]]:
-    found = []
-    for name in FILES:
-        path = FOLDER / f"{name}.jsonl.gz"
-        if path.exists():
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                found += [json.loads(line) for line in lines]
-    return [each for each in found if each["endpoint"] == "/v1/chat/completions"]
-
-
-INTERACTIONS = recorded()
+INTERACTIONS = recorded(*FILES, endpoint="/v1/chat/completions")
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
-every_interaction = pytest.mark.parametrize(
-    "interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS]
-)
+every_interaction = every(INTERACTIONS)
 
 
 WRONG_TYPE = {"lmstudio-839de00e8209": "its temperature is a string, which we refuse ourselves"}

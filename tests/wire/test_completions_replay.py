@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway import Answered, Gateway
+from tests.recordings import every, needs, recorded
 from tests.upstream import Upstream
 from tests.wire.test_openai_replay import compare_streams, playing
 
-WIRE = Path(__file__).resolve().parents[3] / "shared/wire"
-FILES = ("openai-other.jsonl.gz", "other-providers.jsonl.gz", "local-servers.jsonl.gz")
-
-
-def recorded() -> list[dict[str, Any]]:
-    found = []
-    for name in FILES:
-        if (WIRE / name).exists():
-            with gzip.open(WIRE / name, "rt", encoding="utf-8") as lines:
-                found += [json.loads(line) for line in lines]
-    return [each for each in found if each["endpoint"] == "/v1/completions"]
-
-
-INTERACTIONS = recorded()
+INTERACTIONS = recorded(endpoint="/v1/completions")
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
 
 
-@pytest.mark.parametrize("interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS])
+@every(INTERACTIONS)
 def test_request_and_answer_are_as_recorded(
     gateway: Gateway, upstream: Upstream, interaction: dict[str, Any]
 ) -> None:

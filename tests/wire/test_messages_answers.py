@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 
 from tests.gateway import KEY, Gateway
+from tests.recordings import needs, recorded
 from tests.upstream import Upstream
 from tests.wire.test_openai_replay import events, playing
 
-SHARED = Path(__file__).resolve().parents[3] / "shared/wire"
 FILES = ("openai-chat", "other-providers", "local-servers", "huggingface", "ollama")
 STOPS = {
     "stop": "end_turn",
@@ -28,20 +26,10 @@ STOPS = {
 }
 
 
-def recorded() -> list[dict[str, Any]]:
-    found = []
-    for name in FILES:
-        path = SHARED / f"{name}.jsonl.gz"
-        if path.exists():
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
-                found += [json.loads(line) for line in lines]
-    return [each for each in found if each["endpoint"] == "/v1/chat/completions"]
-
-
-INTERACTIONS = recorded()
+INTERACTIONS = recorded(*FILES, endpoint="/v1/chat/completions")
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
 
 

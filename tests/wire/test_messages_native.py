@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -15,6 +13,7 @@ import pytest
 from chat.sse import SSEDecoder
 from tests.conftest import spare_database
 from tests.gateway import KEY, Answered, Gateway, configuration, wait_until
+from tests.recordings import needs, recorded
 from tests.upstream import (
     Asked,
     Peer,
@@ -28,23 +27,15 @@ from tests.upstream import (
 )
 from tests.wire.test_openai_replay import playing
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/anthropic.jsonl.gz"
 HELLO = [{"role": "user", "content": "Say hello."}]
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 CREDENTIALS = {401, 402, 403}
 pytestmark = pytest.mark.once
 
 
-def recorded(endpoint: str) -> list[dict[str, Any]]:
-    if not RECORDED.exists():
-        return []
-    with gzip.open(RECORDED, "rt", encoding="utf-8") as lines:
-        every = [json.loads(line) for line in lines]
-    return [each for each in every if each["endpoint"] == endpoint]
-
-
-MESSAGES, COUNTS = recorded("/v1/messages"), recorded("/v1/messages/count_tokens")
-needs_recorded = pytest.mark.skipif(not MESSAGES, reason="the recorded interactions are not here")
+MESSAGES = recorded("anthropic", endpoint="/v1/messages")
+COUNTS = recorded("anthropic", endpoint="/v1/messages/count_tokens")
+needs_recorded = needs(MESSAGES)
 
 
 @pytest.fixture(scope="module")

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway_api.anthropic.estimate import estimate_tokens
 from gateway_api.anthropic.translation import Translated, parse_messages, parse_prompt
+from tests.recordings import needs, recorded
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/anthropic.jsonl.gz"
-
-
-def recorded() -> list[dict[str, Any]]:
-    if not RECORDED.exists():
-        return []
-    with gzip.open(RECORDED, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-INTERACTIONS = recorded()
+INTERACTIONS = recorded("anthropic")
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
 
 

@@ -3,7 +3,6 @@ passed through and translated."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,33 +11,19 @@ from typing import Any
 import pytest
 
 from tests.gateway import KEY, Answered, Gateway, running_gateway, wait_until
+from tests.recordings import every, needs, recorded
 from tests.upstream import Upstream, scripted_upstream, silence
 from tests.wire.test_openai_replay import events, playing, shown
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/ollama.jsonl.gz"
-
-
-def recorded() -> list[dict[str, Any]]:
-    if not RECORDED.exists():
-        return []
-    with gzip.open(RECORDED, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-INTERACTIONS = recorded()
+INTERACTIONS = recorded("ollama")
 NATIVE = [each for each in INTERACTIONS if each["endpoint"] in ("/api/chat", "/api/generate")]
 CHATS = [each for each in NATIVE if each["endpoint"] == "/api/chat"]
 OPENAI = [each for each in INTERACTIONS if each["endpoint"] == "/v1/chat/completions"]
 TAGS = [each for each in INTERACTIONS if each["endpoint"] == "/api/tags"]
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
-
-
-def every(interactions: list[dict[str, Any]]) -> pytest.MarkDecorator:
-    ids = [each["id"] for each in interactions]
-    return pytest.mark.parametrize("interaction", interactions, ids=ids)
 
 
 def body_of(response: dict[str, Any]) -> list[Any]:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway import Answered, Gateway, wait_until
+from tests.recordings import every, needs, recorded
 from tests.upstream import Asked, Peer, Script, Upstream
 
-RECORDED = Path(__file__).resolve().parents[3] / "shared/wire/openai-chat.jsonl.gz"
-
-
-def recorded() -> list[dict[str, Any]]:
-    if not RECORDED.exists():
-        return []
-    with gzip.open(RECORDED, "rt", encoding="utf-8") as lines:
-        every = [json.loads(line) for line in lines]
-    return [each for each in every if each["endpoint"] == "/v1/chat/completions"]
-
-
-INTERACTIONS = recorded()
+INTERACTIONS = recorded("openai-chat", endpoint="/v1/chat/completions")
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(not INTERACTIONS, reason="the recorded interactions are not here"),
+    needs(INTERACTIONS),
 ]
-every_interaction = pytest.mark.parametrize(
-    "interaction", INTERACTIONS, ids=[each["id"] for each in INTERACTIONS]
-)
+every_interaction = every(INTERACTIONS)
 
 
 def playing(response: dict[str, Any]) -> Script:
