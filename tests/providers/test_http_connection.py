@@ -28,7 +28,7 @@ from tests.providers.raw_upstream import (
 )
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-PACKED = gzip.compress(b"one") + gzip.compress(b"two")
+PACKED = gzip.compress(b"one", mtime=0) + gzip.compress(b"two", mtime=0)
 
 
 async def whole(client: HttpClient, answer: bytes) -> bytes:
