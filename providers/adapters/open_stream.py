@@ -47,22 +47,22 @@ async def read_batches(open_stream: Callable[[], Awaitable[OpenStream]]) -> Asyn
     """The batches of a stream. It is opened in here because a generator around this one would cost
     a step for each of them. Raises GatewayError."""
     stream = await open_stream()
-    reply, reader = stream.reply, stream.reader
+    reply, reader, keeps_wire = stream.reply, stream.reader, stream.keeps_wire
     try:
         if stream.read_whole is not None and _is_plain_json(reply):
             yield stream.read_whole(await reply.read())
             return
-        ended = False
-        while not ended:
+        while True:
             packet = await reply.next_bytes()
             batch = reader.feed(packet) if packet else reader.finish()
             if batch is not None:
-                if not stream.keeps_wire:
+                if not keeps_wire:
                     batch.wire = None
                 yield batch
             if reader.failure is not None:
                 raise _take_failure(reader)
-            ended = reader.done or not packet
+            if reader.done or not packet:
+                break
         await _read_end(reply)
     finally:
         reply.close()
