@@ -144,7 +144,7 @@ class MessageStreamReader:
             return chunks
         self._withheld = chunks
         if self.done or len(chunks) > _MOST_WITHHELD:
-            self.failure = refuse_uncalled()
+            self.failure = refuse_uncalled(self._tokens)
         return []
 
     def _feed_any(self, packet: bytes) -> Batch | None:

@@ -179,9 +179,12 @@ class OllamaStreamReader:
             chunks.append(self._chunk(Delta(tool_calls=[delta])))
 
     def _end(self, line: Line, chunks: list[ChatChunk]) -> None:
+        usage = read_usage(line, self._request, text_bytes=self.text_bytes)
+        if self.failure is not None:
+            self.failure.usage = usage
+            return
         reason = finish_reason(line.done_reason, called=self._calls > 0)
         chunks.append(self._chunk(Delta(), finish=reason))
-        usage = read_usage(line, self._request, text_bytes=self.text_bytes)
         chunks.append(
             ChatChunk([], id=self._chunk_id, created=self._created, model=self._model, usage=usage)
         )
@@ -195,9 +198,10 @@ class OllamaStreamReader:
         if self._calls:
             chunks += self._withheld
             self._withheld = None
-        elif self.done or len(self._withheld) > _MOST_WITHHELD:
+        elif self.failure is None and (self.done or len(self._withheld) > _MOST_WITHHELD):
             self.done = True
             self.failure = no_call()
+            self.failure.usage = self._withheld[-1].usage
 
     @property
     def _chunk_id(self) -> str:
