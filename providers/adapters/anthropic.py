@@ -22,7 +22,7 @@ from chat.ndjson import UNREADABLE
 from chat.relays import NEVER_FORWARDED
 from chat.requests import ChatRequest
 from chat.types import Batch, ModelInfo, Reply, Wire
-from providers.adapters.anthropic_errors import error_from_reply
+from providers.adapters.anthropic_errors import error_from_reply, error_in_band
 from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_reply import read_completion, read_native
 from providers.adapters.anthropic_request import Payload, build_payload
@@ -66,10 +66,7 @@ class AnthropicAdapter(ChatAdapter):
         native = _passes_through(request)
         payload = self._payload(request)
         reply = await self._post("messages", payload.body, request.native_headers)
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
+        body = await self.read_whole(reply)
         if native:
             return read_native(body, self.endpoint)
         return self._read_completion(body, payload)
@@ -79,7 +76,7 @@ class AnthropicAdapter(ChatAdapter):
         reply = await self._post("messages", payload.body, request.native_headers)
         try:
             if (reply.headers.get("content-type") or "").startswith("application/json"):
-                yield self._whole_as_batch(await reply.read(), payload)
+                yield self._whole_as_batch(await self.read_whole(reply), payload)
                 return
             reader = MessageStreamReader(
                 self.endpoint,
@@ -106,14 +103,13 @@ class AnthropicAdapter(ChatAdapter):
         """What `POST /v1/messages/count_tokens` answers to this body, which is on Anthropic's wire,
         with the caller's wire headers (names in lower case). Raises GatewayError."""
         reply = await self._post("messages/count_tokens", self._native_body(body), headers)
-        try:
-            counted = await reply.read()
-        finally:
-            reply.close()
+        counted = await self.read_whole(reply)
         try:
             _decode_counted(counted)
             counted.decode()
         except UNREADABLE:
+            if b'"error"' in counted:
+                raise error_in_band(counted, self.endpoint) from None
             raise UpstreamFailed("The provider's answer holds no count.") from None
         return Reply(body=counted, finish_reason=None, usage=None, wire="anthropic")
 
@@ -138,13 +134,11 @@ class AnthropicAdapter(ChatAdapter):
         if reply.status != 200:
             raise await self._error(reply)
         try:
-            return msgspec.json.decode(await reply.read(), type=_ModelPage)
+            return msgspec.json.decode(await self.read_whole(reply), type=_ModelPage)
         except UNREADABLE:
             raise UpstreamUnreachable(
                 "The provider's model list could not be read.", kind="protocol", retryable=False
             ) from None
-        finally:
-            reply.close()
 
     def _payload(self, request: ChatRequest) -> Payload:
         if _passes_through(request):

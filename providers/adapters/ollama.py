@@ -61,10 +61,7 @@ class OllamaAdapter(ChatAdapter):
     async def complete(self, request: ChatRequest) -> Reply:
         native = request.wire == self.wire and request.native is not None
         reply, policy = await self._ask(request)
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
+        body = await self.read_whole(reply)
         return read_reply(body, request, self.endpoint, policy=policy, native=native)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
@@ -110,10 +107,7 @@ class OllamaAdapter(ChatAdapter):
         else:
             payload = embed_payload(request, model=self.endpoint.model, defaults=self._defaults)
         reply = await self._post("/api/embed", payload)
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
+        body = await self.read_whole(reply)
         return read_embedded(body, request, model=self.endpoint.model, native=native)
 
     def _native_payload(self, native: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]:
@@ -150,10 +144,7 @@ class OllamaAdapter(ChatAdapter):
         self, method: str, path: str, payload: Mapping[str, Any] | None = None
     ) -> bytes:
         reply = await self._send(method, path, None if payload is None else orjson.dumps(payload))
-        try:
-            return await reply.read()
-        finally:
-            reply.close()
+        return await self.read_whole(reply)
 
     async def _post(self, path: str, payload: Mapping[str, Any]) -> HttpReply:
         return await self._send("POST", path, orjson.dumps(payload))

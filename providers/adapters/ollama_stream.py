@@ -22,6 +22,7 @@ from chat.types import (
     ToolCallDelta,
 )
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import without
 from providers.adapters.ollama_lines import (
     Call,
     Line,
@@ -102,6 +103,7 @@ class OllamaStreamReader:
         return batch
 
     def _read(self, raw: bytes) -> Batch | None:
+        raw = without(raw, self._endpoint.api_key)
         try:
             lines = decode_lines(raw)
         except UNREADABLE:

@@ -44,6 +44,7 @@ from providers.adapters.openai_text import (
     read_text,
     whole_text_as_batch,
 )
+from providers.adapters.relayed import RelayedReply
 from providers.http import HttpClient, HttpReply
 
 _END_GRACE_S = 0.5
@@ -138,15 +139,9 @@ class OpenAIAdapter(ChatAdapter):
     async def complete(self, request: ChatRequest) -> Reply:
         native = await self._ask_responses(request)
         if native is not None:
-            try:
-                return openai_responses.read_response(await native.read(), self.endpoint)
-            finally:
-                native.close()
+            return openai_responses.read_response(await self.read_whole(native), self.endpoint)
         reply = await self._post(self._chat_url, self.payload(request))
-        try:
-            return read_completion(await reply.read(), self.endpoint)
-        finally:
-            reply.close()
+        return read_completion(await self.read_whole(reply), self.endpoint)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
         native = await self._ask_responses(request)
@@ -164,7 +159,7 @@ class OpenAIAdapter(ChatAdapter):
         reply = await self._post(self._chat_url, self.payload(request))
         try:
             if (reply.headers.get("content-type") or "").startswith("application/json"):
-                yield _whole_as_batch(await reply.read(), self.endpoint)
+                yield _whole_as_batch(await self.read_whole(reply), self.endpoint)
                 return
             reader = ChatStreamReader(self.endpoint, hide_usage=not request.wants_usage)
             same_wire = request.wire == self.wire
@@ -242,19 +237,13 @@ class OpenAIAdapter(ChatAdapter):
         if not self.endpoint.capabilities.embeddings:
             return await super().embed(request)
         reply = await self._post(self._embeddings_url, self._forwarded(request))
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
+        body = await self.read_whole(reply)
         return read_embeddings(body, self.endpoint, wanted=request.params.encoding_format)
 
     async def complete_text(self, request: TextRequest) -> Reply:
         reply = await self._post_text(request) if self._has_texts else None
         if reply is not None:
-            try:
-                return read_text(await reply.read(), self.endpoint)
-            finally:
-                reply.close()
+            return read_text(await self.read_whole(reply), self.endpoint)
         answer = await super().complete_text(request)
         self._has_texts = False  # the model is there and only chats: it is not asked again
         return answer
@@ -273,7 +262,7 @@ class OpenAIAdapter(ChatAdapter):
     async def _read_texts(self, reply: HttpReply, *, hide_usage: bool) -> AsyncGenerator[Batch]:
         try:
             if (reply.headers.get("content-type") or "").startswith("application/json"):
-                yield whole_text_as_batch(await reply.read(), self.endpoint)
+                yield whole_text_as_batch(await self.read_whole(reply), self.endpoint)
                 return
             reader = TextStreamReader(self.endpoint, hide_usage=hide_usage)
             while packet := await reply.next_bytes():
@@ -339,7 +328,7 @@ class OpenAIAdapter(ChatAdapter):
             endpoint=self.endpoint,
         )
 
-    async def relay(self, request: RelayRequest) -> HttpReply:
+    async def relay(self, request: RelayRequest) -> RelayedReply:
         body = request.body
         if body is not None:
             body = _without_addresses(body, request.dropped)
@@ -360,10 +349,7 @@ class OpenAIAdapter(ChatAdapter):
         )
         if reply.status != 200:
             raise await self._error(reply)
-        try:
-            return read_models(await reply.read(limit=MAX_LISTING))
-        finally:
-            reply.close()
+        return read_models(await self.read_whole(reply, limit=MAX_LISTING))
 
 
 def _without_addresses(body: dict[str, Any], dropped: set[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from chat.types import (
     Usage,
 )
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import without
 from providers.adapters.openai_errors import error_in_band, redact
 from providers.adapters.openai_stream import count_of
 from providers.http import HttpReply
@@ -216,7 +217,7 @@ class ResponsesReader:
         batch = ResponsesBatch([])
         wire: list[bytes] = []
         for sse in events:
-            data = sse.data.strip()
+            data = without(sse.data.strip(), self._endpoint.api_key)
             if self.done or data == b"[DONE]":
                 break
             try:
@@ -327,7 +328,7 @@ async def read_batches(reply: HttpReply, endpoint: Endpoint) -> AsyncGenerator[R
     """The batches of a streamed answer, its end read too. Raises UpstreamError: after the batch
     that tells of it, where the upstream says so itself."""
     if (reply.headers.get("content-type") or "").startswith("application/json"):
-        yield whole_as_batch(await reply.read(), endpoint)
+        yield whole_as_batch(without(await reply.read(), endpoint.api_key), endpoint)
         return
     reader = ResponsesReader(endpoint)
     while packet := await reply.next_bytes():

@@ -19,6 +19,7 @@ from chat.ndjson import UNREADABLE, is_json
 from chat.sse import DONE, EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import FINISH_REASONS, MAX_COUNT, Batch, ChatChunk
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import forms_of, without
 from providers.adapters.openai_errors import error_in_band
 
 _decode = msgspec.json.Decoder(ChatChunk).decode
@@ -49,6 +50,7 @@ class ChatStreamReader:
     def __init__(self, endpoint: Endpoint, *, hide_usage: bool) -> None:
         self._endpoint = endpoint
         self._hide_usage = hide_usage
+        self._secrets = forms_of(endpoint.api_key)
         self._decoder = SSEDecoder()
         self._begun: set[int] = set()
         self._finished: set[int] = set()
@@ -97,6 +99,9 @@ class ChatStreamReader:
         done = packet.endswith(DONE)
         if done:
             packet = packet[: -len(DONE)]
+        for secret in self._secrets:
+            if secret in packet:
+                return None
         chunks = _decode_canonical(packet) if packet else []
         if chunks is None:
             return None
@@ -128,7 +133,7 @@ class ChatStreamReader:
         for event in events:
             if self.done:
                 break
-            data = event.data.strip()
+            data = without(event.data.strip(), self._endpoint.api_key)
             if data == _DONE:
                 self.done = True
                 break
