@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
-from chat.ndjson import UNREADABLE, is_json
+from chat.ndjson import UNREADABLE, is_json, is_text
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
     Batch,
@@ -105,6 +105,8 @@ class MessageStreamReader:
         for secret in self._secrets:
             if secret in packet:
                 events = None
+        if events is not None and not is_text(packet):
+            events = None
         if events is None:
             return self._feed_any(packet)
         chunks: list[ChatChunk] = []
@@ -336,7 +338,7 @@ def _read_event(told: SSEEvent, endpoint: Endpoint) -> tuple[Event | None, bytes
     """An event that came in any framing: decoded (None for one we need not know), and its data and
     name for a caller on the same wire (an empty name: not to be shown). Raises UpstreamError."""
     data = without(told.data.strip(), endpoint.api_key)
-    if b"\n" in data:
+    if b"\n" in data or not is_text(data):
         data = _written(_parsed(data))
     try:
         event = decode_event(data)

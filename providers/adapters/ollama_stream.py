@@ -10,7 +10,7 @@ import msgspec
 import orjson
 
 from chat.errors import GatewayError, UpstreamFailed, UpstreamUnreachable
-from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, one_line
+from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, is_text, one_line
 from chat.requests import ChatRequest
 from chat.types import (
     Batch,
@@ -105,7 +105,7 @@ class OllamaStreamReader:
     def _read(self, raw: bytes) -> Batch | None:
         raw = without(raw, self._endpoint.api_key)
         try:
-            lines = decode_lines(raw)
+            lines = decode_lines(raw) if is_text(raw) else self._decode_each(raw)
         except UNREADABLE:
             lines = self._decode_each(raw)
         chunks: list[ChatChunk] = []
@@ -128,6 +128,7 @@ class OllamaStreamReader:
         lines = []
         for line in filter(None, map(bytes.strip, raw.split(b"\n"))):
             try:
+                line.decode()
                 lines.append(decode(line))
             except msgspec.ValidationError:
                 told = _error_of(line) or "The provider sent a chunk of an unknown shape."

@@ -25,7 +25,7 @@ from chat.text_completions import TextRequest
 from chat.types import Batch, ChatChunk, ModelInfo, Reply, Usage, encode
 from providers.adapters import openai_responses
 from providers.adapters.base import ChatAdapter, Endpoint
-from providers.adapters.openai_dialect import narrow
+from providers.adapters.openai_dialect import leave_extensions_out, narrow
 from providers.adapters.openai_embeddings import read_embeddings
 from providers.adapters.openai_errors import error_from_reply, error_in_band
 from providers.adapters.openai_models import MAX_LISTING, read_models
@@ -98,7 +98,8 @@ class OpenAIAdapter(ChatAdapter):
         ("moderations", "images", "audio", "files", "batches")
     )
     takes_extensions: ClassVar[bool] = False
-    """Whether fields of other wires (marks for a cache, thoughts) may stand in a request."""
+    """Whether fields of other wires (marks for a cache, thoughts) may stand in a request. A row of
+    a kind where they may says `extensions: false` for a server that refuses them."""
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
         super().__init__(endpoint, http)
@@ -118,6 +119,8 @@ class OpenAIAdapter(ChatAdapter):
         body = self._forwarded(request)
         if request.wire != self.wire and not self.takes_extensions:
             narrow(body, request.dropped)
+        elif request.wire != self.wire and self.endpoint.options.get("extensions") is False:
+            leave_extensions_out(body, request.dropped)
         return self._with_usage(request, body)
 
     def _with_usage(

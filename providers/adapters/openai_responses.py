@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from chat.errors import UpstreamError, UpstreamFailed, UpstreamRejected, UpstreamUnreachable
-from chat.ndjson import UNREADABLE, is_json
+from chat.ndjson import UNREADABLE, is_json, is_text
 from chat.responses import ResponsesBatch
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
@@ -236,7 +236,7 @@ class ResponsesReader:
             event = _decode(data)
         except UNREADABLE:
             raise _no_event() from None
-        if b"\n" in data:
+        if b"\n" in data or not is_text(data):
             data = _written(_parsed(data))
         kind = event.type or named
         if kind == "error" or not event.type.startswith(("response.", "keepalive")):

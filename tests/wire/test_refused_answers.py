@@ -160,6 +160,36 @@ def test_ollamas_call_without_an_object_is_billed(
     assert billed(row) == ("error", "upstream_failed", 9, 3)
 
 
+ALL_WIRES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": HELLO},
+    "/v1/responses": {"input": "hello"},
+    **OTHER_WIRES,
+}
+
+
+@pytest.mark.parametrize("path", ALL_WIRES)
+def test_an_end_without_a_reason_is_given_none(
+    served: Gateway, provider: Upstream, path: str
+) -> None:
+    """`[DONE]` after an answer and no `finish_reason`: nothing says `stop` for the upstream."""
+    provider.script = streaming([chunk(role="assistant", content="Hi"), usage_chunk(9, 3), DONE])
+    answered, row = ask(served, path, model="scripted/m", stream=True, **ALL_WIRES[path])
+    assert answered.status == 200  # M26
+    assert b"Hi" in answered.body
+    for told in (b'"stop"', b'"end_turn"', b'"status":"completed"', b"error", b"response.failed"):
+        assert told not in answered.body.replace(b'"error":null', b""), told
+    assert row["finish_reason"] in (None, "")
+    assert billed(row) == ("success", "", 9, 3)
+
+
+@pytest.mark.parametrize("path", ALL_WIRES)
+def test_an_end_of_nothing_is_a_failure(served: Gateway, provider: Upstream, path: str) -> None:
+    provider.script = streaming([chunk(role="assistant", content=""), DONE])
+    answered, row = ask(served, path, model="scripted/m", stream=True, **ALL_WIRES[path])
+    assert answered.status == 502  # M27
+    assert row["status"] == "error"
+
+
 class Failing:
     """Answers, but for the calls that are counted here, which are overloaded."""
 
