@@ -32,7 +32,10 @@ measured with openai 3.54.0 and anthropic 2.12.0.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from chat.types import Usage
 
 
 class GatewayError(Exception):
@@ -62,6 +65,8 @@ class GatewayError(Exception):
         """False where a caller's SDK must not try again: it would multiply our own attempts."""
         self.details: dict[str, Any] | None = None
         """What Anthropic's wire tells beside the message, for its SDK to act on."""
+        self.usage: Usage | None = None
+        """What the upstream counted for an answer that is told as this failure: it is billed."""
 
     @property
     def http_status(self) -> int:

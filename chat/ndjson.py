@@ -73,6 +73,17 @@ def is_json(raw: bytes) -> bool:
     return True
 
 
+def is_text(raw: bytes) -> bool:
+    """Whether this is UTF-8, as JSON has to be: msgspec does not look at what it skips."""
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def one_line(json: bytes) -> bytes:
     """The same JSON without the characters that some readers take for the end of a line."""
     if json.isascii():

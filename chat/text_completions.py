@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from chat.folding import usage_fields
 from chat.prompts import Prompt, require_one_kind, separate_inputs
@@ -133,6 +133,7 @@ def sum_usage(one: Usage | None, other: Usage | None) -> Usage | None:
         completion_tokens_details=_sum_details(
             one.completion_tokens_details, other.completion_tokens_details
         ),
+        estimated=True if True in (one.estimated, other.estimated) else UNSET,
     )
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from chat.errors import GatewayError
 from chat.requests import ChatRequest, InferenceRequest
+from chat.text_completions import sum_usage
 from chat.types import Batch, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
 from keys.caller import Caller
 from keys.limits import Admission
@@ -57,6 +58,8 @@ class Exchange:
     dispatch: Dispatch
     journal: Journal
     usage: Usage | None = None
+    wasted: Usage | None = None
+    """What was counted for answers that were told as failures."""
     finish_reason: str | None = None
     first_token_at: float | None = None
     text_bytes: int = 0
@@ -97,6 +100,8 @@ class Exchange:
         traceback: TracebackType | None,
     ) -> None:
         status, code = _outcome(error)
+        if isinstance(error, GatewayError):
+            self.note_waste(error)
         counts, estimated = self._counts(status)
         self._note_target()
         closed = self._opened.end(
@@ -126,6 +131,12 @@ class Exchange:
 
     def _milliseconds_until(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.call.started) * 1000)
+
+    def note_waste(self, error: GatewayError) -> None:
+        """Takes what an answer that came as a failure has used off the failure."""
+        used, error.usage = error.usage, None
+        if used is not None:
+            self.wasted = sum_usage(self.wasted, used) if self.wasted is not None else used
 
     def read_reply(self, reply: Reply) -> None:
         """Takes note of a whole answer."""
@@ -181,8 +192,11 @@ class Exchange:
     def _counts(self, status: str) -> tuple[TokenCounts, bool]:
         """The upstream's own counts, else an estimate of the prompt and of what was sent on. An
         upstream that failed before it answered anything is owed nothing."""
-        if self.usage is not None:
-            return count_tokens(self.usage), self.usage.estimated is True
+        used = self.usage
+        if self.wasted is not None:
+            used = self.wasted if used is None else sum_usage(used, self.wasted)
+        if used is not None:
+            return count_tokens(used), used.estimated is True
         if status == "error" and not self.answered:
             return TokenCounts(), False
         if self.dispatch.attempts == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Protocol
 
 from chat.errors import GatewayError, ServiceUnavailable
 from chat.requests import ChatRequest
@@ -67,30 +68,44 @@ def _native_part(plan: Plan, request: ChatRequest, *, otherwise: GatewayError) -
     return native
 
 
-async def count_tokens(call: Call, *, http: HttpClient) -> tuple[Reply | None, Dispatch]:
-    """The count of a prompt by its upstream, None where that does not count, and who was asked.
-    Raises GatewayError. Nothing is inferred, so the ledger knows nothing; the key's limit of
-    requests does."""
+async def count_tokens(
+    call: Call, *, http: HttpClient, journal: Journal
+) -> tuple[Reply | None, Exchange]:
+    """The count of a prompt by its upstream, None where that does not count, and the exchange that
+    told it. Raises GatewayError. Nothing is inferred, so the ledger knows nothing; the key's limit
+    of requests does."""
     dispatch = await _find_upstreams(call, http)
-    admission = admit(call.caller, tokens=0)
+    exchange = Exchange(call, dispatch.plan, admit(call.caller, tokens=0), dispatch, journal)
     try:
-        return await dispatch.count_tokens(), dispatch
+        return await dispatch.count_tokens(), exchange
     finally:
-        admission.settle(0)
+        exchange.admission.settle(0)
 
 
-async def complete(exchange: Exchange) -> Reply:
-    """The whole answer. Raises GatewayError. The ledger's line is closed when this returns."""
+async def complete(exchange: Exchange, encode: Callable[[Reply], bytes] | None = None) -> Reply:
+    """The whole answer, its body as `encode` writes it on the caller's wire. Raises GatewayError;
+    one of `encode` is the request's failure too, and the answer is billed. The ledger's line is
+    closed when this returns."""
     with exchange:
         reply = await exchange.dispatch.complete()
         exchange.read_reply(reply)
+        if encode is not None:
+            reply.body = encode(reply)
     return reply
 
 
 async def answer(exchange: Exchange, ask: Callable[[ChatAdapter], Awaitable[Reply]]) -> Reply:
     """`complete` for what is no chat: `ask` says what is wanted of an adapter."""
+
+    async def ask_and_note(adapter: ChatAdapter) -> Reply:
+        try:
+            return await ask(adapter)
+        except GatewayError as error:
+            exchange.note_waste(error)  # of an attempt that others may follow
+            raise
+
     with exchange:
-        reply = await exchange.dispatch.answer(ask)
+        reply = await exchange.dispatch.answer(ask_and_note)
         exchange.read_reply(reply)
     return reply
 
@@ -102,6 +117,27 @@ async def stream(exchange: Exchange) -> AsyncGenerator[Batch]:
         async for batch in exchange.dispatch.stream():
             exchange.read_batch(batch)
             yield batch
+
+
+class Encoder(Protocol):
+    """Writes one answer on a wire. Raises UpstreamFailed for one that cannot be said there."""
+
+    def encode(self, batch: Batch) -> bytes: ...
+
+    def end(self) -> bytes: ...
+
+
+async def encoded(exchange: Exchange, encoder: Encoder) -> AsyncGenerator[bytes]:
+    """`stream` as `encoder` writes it, whose refusals are the request's failure too."""
+    with exchange:
+        async with aclosing(exchange.dispatch.stream()) as found:
+            async for batch in found:
+                exchange.read_batch(batch)
+                if piece := encoder.encode(batch):
+                    yield piece
+        last = encoder.end()
+    if last:
+        yield last
 
 
 async def batches(

@@ -13,7 +13,7 @@ from chat.relays import RelayRequest, usage_told
 from chat.types import Usage
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.exchange import Exchange
-from providers.http import HttpReply
+from providers.adapters.relayed import RelayedReply
 
 WHOLE = 1 << 20
 """Answers up to this size are read whole, so that their cost can stand in a header."""
@@ -81,13 +81,11 @@ class _Relayed:
             finally:
                 reply.close()
 
-    def _read_head(self, reply: HttpReply) -> None:
+    def _read_head(self, reply: RelayedReply) -> None:
         self.status = reply.status
-        told = reply.headers.get("content-type") or ""
-        if _HARMLESS.fullmatch(told):
-            self.content_type = told
-        length = reply.headers.get("content-length") or ""
-        self.is_small = length.isdecimal() and int(length) <= WHOLE
+        if _HARMLESS.fullmatch(reply.content_type):
+            self.content_type = reply.content_type
+        self.is_small = reply.length is not None and reply.length <= WHOLE
 
 
 class _Meter:

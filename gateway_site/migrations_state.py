@@ -37,9 +37,8 @@ def unapplied() -> list[str]:
 
 
 def migrate() -> None:
-    """Applies what is missing; of several processes at once, one does and the others wait."""
-    with _migration_lock():
-        call_command("migrate", interactive=False, verbosity=0)
+    """Applies what is missing; to be called `alone`."""
+    call_command("migrate", interactive=False, verbosity=0)
 
 
 def make_ready() -> None:
@@ -47,18 +46,19 @@ def make_ready() -> None:
     tables but older ones: to change a database in use is the operator's decision."""
     # The first look is behind the lock too: it opens the database, and of two processes that make
     # a new SQLite file a write-ahead log at once, one is told that it is locked, without a wait.
-    with _migration_lock():
+    with alone():
         names = unapplied()
         if not names:
             return
         if not is_empty():
             raise UnappliedMigrations(names)
-        call_command("migrate", interactive=False, verbosity=0)
+        migrate()
 
 
 @contextmanager
-def _migration_lock() -> Iterator[None]:
-    """Ends with this process at the latest, however that ends."""
+def alone() -> Iterator[None]:
+    """Of several processes at once, one goes on and the others wait. Ends with this process at the
+    latest, however that ends."""
     if connection.vendor != "postgresql":
         with open(settings.DATA_DIR / "migrate.lock", "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

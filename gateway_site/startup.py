@@ -27,8 +27,10 @@ def prepare(*, loopback: bool, migrate: bool) -> None:
     if problems:
         raise NotReady("; ".join(problems))
     try:
-        _migrate(asked=migrate)
-        _settle_callers(loopback=loopback)
+        # Whatever opens a new database, or makes its first key, does so alone.
+        with migrations_state.alone():
+            _migrate(asked=migrate)
+            _settle_callers(loopback=loopback)
     except Error as error:
         raise NotReady(f"the database cannot be used: {str(error).strip()}") from None
     finally:

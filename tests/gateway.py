@@ -59,6 +59,8 @@ class Gateway:
     server: Server = "uvicorn"
     port: int = 0
     environment: dict[str, str] = field(default_factory=dict)
+    log_level: str = "warning"
+    """Of uvicorn; daphne's is the environment's."""
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -99,7 +101,7 @@ class Gateway:
         port = str(self.port)
         if self.server == "uvicorn":
             script = Path(sys.executable).with_name("abstractcore-server")
-            return [str(script), "--port", port, "--log-level", "warning"]
+            return [str(script), "--port", port, "--log-level", self.log_level]
         daphne = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", port, "-v", "0"]
         return [*daphne, "gateway_site.asgi:application"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -10,9 +9,9 @@ import orjson
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from chat.errors import UpstreamFailed
 from chat.requests import ChatRequest
 from chat.sse import encode_event
+from chat.types import Batch, Reply
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, Headers, StreamAnswer, json_answer
 from gateway_api.anthropic.errors import AnthropicView, error_body
@@ -28,7 +27,7 @@ from gateway_api.anthropic.schema import (
 from gateway_api.anthropic.translation import Translated, parse_messages, parse_prompt
 from gateway_api.async_view import read_parsed
 from gateway_api.errors import as_gateway_error
-from gateway_api.exchange import Call, Exchange, ascii_header
+from gateway_api.exchange import Call, Exchange
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.resources import http_client, journal
 
@@ -55,16 +54,9 @@ class MessagesView(AnthropicView):
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if translated.request.stream:
             return await _streamed(exchange, translated)
-        reply = await pipeline.complete(exchange)
-        if reply.wire == "anthropic":
-            return Answer(reply.body, headers=_headers(exchange))
-        body = message_of(
-            reply,
-            exchange.counts(),
-            model=exchange.dispatch.target.model,
-            stops=_stops(translated),
-        )
-        return Answer(body, headers=_headers(exchange, translated))
+        reply = await pipeline.complete(exchange, partial(_encode, exchange, translated))
+        is_native = reply.wire == "anthropic"
+        return Answer(reply.body, headers=_headers(exchange, None if is_native else translated))
 
 
 class CountTokensView(AnthropicView):
@@ -81,16 +73,12 @@ class CountTokensView(AnthropicView):
         parse = partial(parse_prompt, headers=wire_headers(request))
         translated = await read_parsed(request, parse)
         call = _call(self, translated.request, "messages.count_tokens")
-        counted, dispatch = await pipeline.count_tokens(call, http=http_client())
-        headers = [
-            ("request-id", self.request_id),
-            ("x-gateway-provider", dispatch.target.provider.name),
-            ("x-gateway-model", ascii_header(dispatch.target.model)),
-        ]
+        counted, exchange = await pipeline.count_tokens(call, http=http_client(), journal=journal())
+        headers = _headers(exchange)
         if counted is not None:
             return Answer(counted.body, headers=headers)
-        headers.append(("x-gateway-estimated", "true"))
         estimated = estimate_tokens(translated.request.body)
+        headers = [*headers, ("x-gateway-estimated", "true")]
         return json_answer({"input_tokens": estimated}, headers=headers)
 
 
@@ -129,11 +117,18 @@ def _stops(translated: Translated) -> list[str]:
     return stops if isinstance(stops, list) else []
 
 
+def _encode(exchange: Exchange, translated: Translated, reply: Reply) -> bytes:
+    if reply.wire == "anthropic":
+        return reply.body
+    model = exchange.dispatch.target.model
+    return message_of(reply, exchange.counts(), model=model, stops=_stops(translated))
+
+
 async def _streamed(exchange: Exchange, translated: Translated) -> StreamAnswer:
     """Events to `message_stop`, or to one `error` event and no `message_stop` when the stream fails
     after the first (M26). A failure before it is raised (M25)."""
     events = _Events(exchange, translated)
-    pieces = events.pieces()
+    pieces = pipeline.encoded(exchange, events)
     first = await anext(pieces)
     return StreamAnswer(
         first,
@@ -151,31 +146,19 @@ class _Events:
         self.are_native = False
         self._exchange = exchange
         self._stops = _stops(translated)
+        self._encoder: EventEncoder | None = None
 
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        encoder: EventEncoder | None = None
-        batches = pipeline.stream(self._exchange)
-        try:
-            async for batch in batches:
-                if batch.wire is not None:
-                    self.are_native = True
-                    piece = batch.wire
-                else:
-                    encoder = encoder or self._encoder()
-                    try:
-                        piece = encoder.feed(batch)
-                    except UpstreamFailed as error:
-                        await batches.athrow(error)  # the ledger is told by what ends the stream
-                        raise
-                if piece:
-                    yield piece
-            if encoder is not None:
-                yield encoder.finish(self._exchange.counts())
-        finally:
-            await batches.aclose()
+    def encode(self, batch: Batch) -> bytes:
+        if batch.wire is not None:
+            self.are_native = True
+            return batch.wire
+        if self._encoder is None:
+            model = self._exchange.dispatch.target.model
+            self._encoder = EventEncoder(model=model, stops=self._stops)
+        return self._encoder.feed(batch)
 
-    def _encoder(self) -> EventEncoder:
-        return EventEncoder(model=self._exchange.dispatch.target.model, stops=self._stops)
+    def end(self) -> bytes:
+        return self._encoder.finish(self._exchange.counts()) if self._encoder is not None else b""
 
 
 def _told_in_band(request_id: str, error: Exception) -> bytes:

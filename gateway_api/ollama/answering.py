@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, Literal
 
 import orjson
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
+from chat.types import Batch, Reply
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.async_view import read_parsed
@@ -97,18 +97,14 @@ class GenerateView(_AnsweringView):
 
 
 async def _whole(exchange: Exchange, parsed: Parsed, *, generate: bool) -> Answer:
-    reply = await pipeline.complete(exchange)
-    body = reply.body
-    if reply.wire != "ollama":
-        parsed.request.dropped |= parsed.lost
-        body = LineEncoder(exchange.plan.model, generate=generate).whole(body, exchange)
-    return Answer(body, headers=exchange.headers())
+    reply = await pipeline.complete(exchange, _Lines(exchange, parsed, generate=generate).whole)
+    return Answer(reply.body, headers=exchange.headers())
 
 
 async def _streamed(exchange: Exchange, parsed: Parsed, *, generate: bool) -> StreamAnswer:
     """The answer's lines; or an error's line and no `done: true` when it fails after the first
     (M26). A failure before it is raised (M25)."""
-    pieces = _pieces(exchange, parsed, generate=generate)
+    pieces = pipeline.encoded(exchange, _Lines(exchange, parsed, generate=generate))
     first = await anext(pieces)
     # No keepalive: a reader of JSON lines knows no comments.
     return StreamAnswer(
@@ -124,20 +120,29 @@ def _told_in_band(error: Exception) -> bytes:
     return error_body(as_gateway_error(error)) + b"\n"
 
 
-async def _pieces(exchange: Exchange, parsed: Parsed, *, generate: bool) -> AsyncGenerator[bytes]:
-    encoder: LineEncoder | None = None
-    batches = pipeline.stream(exchange)
-    try:
-        async for batch in batches:
-            if batch.wire is not None:
-                yield batch.wire
-                continue
-            if encoder is None:
-                parsed.request.dropped |= parsed.lost
-                encoder = LineEncoder(exchange.plan.model, generate=generate)
-            if piece := encoder.encode(batch):
-                yield piece
-        if encoder is not None:
-            yield encoder.end(exchange)
-    finally:
-        await batches.aclose()
+class _Lines:
+    """The upstream's own lines where it speaks this wire, else ours."""
+
+    def __init__(self, exchange: Exchange, parsed: Parsed, *, generate: bool) -> None:
+        self._exchange = exchange
+        self._parsed = parsed
+        self._generate = generate
+        self._encoder: LineEncoder | None = None
+
+    def whole(self, reply: Reply) -> bytes:
+        if reply.wire == "ollama":
+            return reply.body
+        return self._begin().whole(reply.body, self._exchange)
+
+    def encode(self, batch: Batch) -> bytes:
+        if batch.wire is not None:
+            return batch.wire
+        return (self._encoder or self._begin()).encode(batch)
+
+    def end(self) -> bytes:
+        return self._encoder.end(self._exchange) if self._encoder is not None else b""
+
+    def _begin(self) -> LineEncoder:
+        self._parsed.request.dropped |= self._parsed.lost
+        self._encoder = LineEncoder(self._exchange.plan.model, generate=self._generate)
+        return self._encoder

@@ -22,7 +22,7 @@ from chat.ndjson import UNREADABLE
 from chat.relays import forwardable
 from chat.requests import ChatRequest
 from chat.types import Batch, ModelInfo, Reply, Wire
-from providers.adapters.anthropic_errors import error_of
+from providers.adapters.anthropic_errors import error_in_band, error_of
 from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_reply import read_completion, read_native
 from providers.adapters.anthropic_request import Payload, build_payload
@@ -67,13 +67,13 @@ class AnthropicAdapter(ChatAdapter):
         native = _passes_through(request)
         payload = self._payload(request)
         reply = await self._post("messages", payload.body, request.native_headers)
-        body = await reply.read()
+        body = await self.read_whole(reply)
         if native:
             return read_native(body, self.endpoint)
         return self._read_completion(body, payload)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        return read_batches(partial(self._open_stream, request))
+        return read_batches(partial(self._open_stream, request), self.endpoint)
 
     async def _open_stream(self, request: ChatRequest) -> OpenStream:
         payload = self._payload(request)
@@ -90,14 +90,13 @@ class AnthropicAdapter(ChatAdapter):
         """What `POST /v1/messages/count_tokens` answers to this body, which is on Anthropic's wire,
         with the caller's wire headers (names in lower case). Raises GatewayError."""
         reply = await self._post("messages/count_tokens", self._native_body(body, set()), headers)
-        try:
-            counted = await reply.read()
-        finally:
-            reply.close()
+        counted = await self.read_whole(reply)
         try:
             _decode_counted(counted)
             counted.decode()
         except UNREADABLE:
+            if b'"error"' in counted:
+                raise error_in_band(counted, self.endpoint) from None
             raise UpstreamFailed("The provider's answer holds no count.") from None
         return Reply(body=counted, finish_reason=None, usage=None, wire="anthropic")
 
@@ -122,7 +121,7 @@ class AnthropicAdapter(ChatAdapter):
         if reply.status != 200:
             raise error_of(reply, await read_error(reply), self.endpoint)
         try:
-            return msgspec.json.decode(await reply.read(), type=_ModelPage)
+            return msgspec.json.decode(await self.read_whole(reply), type=_ModelPage)
         except UNREADABLE:
             raise UpstreamUnreachable(
                 "The provider's model list could not be read.", kind="protocol", retryable=False

@@ -76,7 +76,7 @@ def read_completion(
     ]
     finish = finish_of(message.stop_reason, called=bool(calls))
     if must_call and finish == "stop":
-        raise refuse_uncalled()
+        raise refuse_uncalled(message.usage)
     said: dict[str, Any] = {
         "role": "assistant",
         "content": _text(message, answer_tool) or (None if calls else ""),

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
-from chat.ndjson import UNREADABLE, is_json
+from chat.ndjson import UNREADABLE, is_json, is_text
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
     Batch,
@@ -51,6 +51,7 @@ from providers.adapters.anthropic_usage import (
     refuse_uncalled,
 )
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import forms_of, without
 
 _OBJECT = "chat.completion.chunk"
 _MOST_WITHHELD = 20_000
@@ -79,6 +80,7 @@ class MessageStreamReader:
         must_call: bool = False,
     ) -> None:
         self._endpoint = endpoint
+        self._secrets = forms_of(endpoint.api_key)
         self._keep_wire = keep_wire
         self._answer_tool = answer_tool
         self._decoder = SSEDecoder()
@@ -100,6 +102,11 @@ class MessageStreamReader:
     def feed(self, packet: bytes) -> Batch | None:
         """What a packet brings, or None."""
         events = decode_canonical(packet) if self._decoder.clean else None
+        for secret in self._secrets:
+            if secret in packet:
+                events = None
+        if events is not None and not is_text(packet):
+            events = None
         if events is None:
             return self._feed_any(packet)
         chunks: list[ChatChunk] = []
@@ -136,7 +143,7 @@ class MessageStreamReader:
             return chunks
         self._withheld = chunks
         if self.done or len(chunks) > _MOST_WITHHELD:
-            self.failure = refuse_uncalled()
+            self.failure = refuse_uncalled(self._tokens)
         return []
 
     def _feed_any(self, packet: bytes) -> Batch | None:
@@ -322,8 +329,8 @@ def _string(block: dict[str, Any], name: str) -> str:
 def _read_event(told: SSEEvent, endpoint: Endpoint) -> tuple[Event | None, bytes, str]:
     """An event that came in any framing: decoded (None for one we need not know), and its data and
     name for a caller on the same wire (an empty name: not to be shown). Raises UpstreamError."""
-    data = told.data.strip()
-    if b"\n" in data:
+    data = without(told.data.strip(), endpoint.api_key)
+    if b"\n" in data or not is_text(data):
         data = _written(_parsed(data))
     try:
         event = decode_event(data)

@@ -82,11 +82,14 @@ def finish_of(stop_reason: str, *, called: bool) -> FinishReason:
     return reason
 
 
-def refuse_uncalled() -> ToolChoiceNotMet:
-    """For an answer in words where the caller demanded a call of a model that cannot be forced."""
-    return ToolChoiceNotMet(
+def refuse_uncalled(tokens: Tokens | None) -> ToolChoiceNotMet:
+    """For an answer in words where the caller demanded a call of a model that cannot be forced.
+    It is billed all the same."""
+    refused = ToolChoiceNotMet(
         "The model did not call a tool, which `tool_choice` demands.", param="tool_choice"
     )
+    refused.usage = tokens.usage() if tokens is not None else None
+    return refused
 
 
 def refusal_text(stop_details: Any) -> str:

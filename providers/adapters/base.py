@@ -5,17 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from chat.errors import UnsupportedEndpoint
 from chat.relays import Relay, RelayRequest
 from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ModelInfo, Reply, RunningModel, Wire
+from providers.adapters.credential import without
 from providers.adapters.text_over_chat import complete_over_chat, stream_over_chat
 from providers.capabilities import Capabilities
-from providers.http import HttpClient, HttpReply, Timeouts
+from providers.http import MAX_BODY, HttpClient, HttpReply, Timeouts
 from providers.outbound import OutboundPolicy
+
+if TYPE_CHECKING:
+    from providers.adapters.relayed import RelayedReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class ChatAdapter(ABC):
         where the kind keeps none."""
         raise UnsupportedEndpoint(f"Providers of the kind {self.kind} keep no responses.")
 
+    async def read_whole(self, reply: HttpReply, *, limit: int = MAX_BODY) -> bytes:
+        """An answer's body without our credential (M42). Raises what the reply's `read` raises."""
+        return without(await reply.read(limit=limit), self.endpoint.api_key)
+
     @abstractmethod
     async def complete(self, request: ChatRequest) -> Reply:
         """The whole answer in one piece."""
@@ -106,7 +114,7 @@ class ChatAdapter(ABC):
         """`complete_text` as it comes, in chunks whose deltas hold the text."""
         return stream_over_chat(self, request)
 
-    async def relay(self, request: RelayRequest) -> HttpReply:
+    async def relay(self, request: RelayRequest) -> RelayedReply:
         """The upstream's own good answer to a request of one of `relays`, to be read and closed by
         the caller. Raises UnsupportedEndpoint where the upstream has no such endpoint."""
         raise UnsupportedEndpoint(f"Providers of the kind {self.kind} have no {request.relay}.")

@@ -62,11 +62,11 @@ class OllamaAdapter(ChatAdapter):
     async def complete(self, request: ChatRequest) -> Reply:
         native = request.wire == self.wire and request.native is not None
         reply, policy = await self._ask(request)
-        body = await reply.read()
+        body = await self.read_whole(reply)
         return read_reply(body, request, self.endpoint, policy=policy, native=native)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        return read_batches(partial(self._open_stream, request))
+        return read_batches(partial(self._open_stream, request), self.endpoint)
 
     async def _open_stream(self, request: ChatRequest) -> OpenStream:
         native = request.wire == self.wire and request.native is not None
@@ -97,7 +97,7 @@ class OllamaAdapter(ChatAdapter):
         else:
             payload = embed_payload(request, model=self.endpoint.model, defaults=self._defaults)
         reply = await self._post("/api/embed", payload)
-        body = await reply.read()
+        body = await self.read_whole(reply)
         return read_embedded(body, request, model=self.endpoint.model, native=native)
 
     def _native_payload(self, native: dict[str, Any], dropped: set[str]) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class OllamaAdapter(ChatAdapter):
         self, method: str, path: str, payload: Mapping[str, Any] | None = None
     ) -> bytes:
         reply = await self._send(method, path, None if payload is None else orjson.dumps(payload))
-        return await reply.read()
+        return await self.read_whole(reply)
 
     async def _post(self, path: str, payload: Mapping[str, Any]) -> HttpReply:
         return await self._send("POST", path, orjson.dumps(payload))

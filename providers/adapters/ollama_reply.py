@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from chat.errors import UpstreamFailed
+from chat.errors import GatewayError, UpstreamFailed
 from chat.folding import usage_fields
 from chat.ndjson import UNREADABLE
 from chat.requests import ChatRequest
@@ -50,7 +50,11 @@ def read_reply(
         raise UpstreamFailed("The provider's answer holds no completion.")
     message = line.message or Message(content=line.response, thinking=line.thinking)
     id_ = os.urandom(12).hex()
-    calls = _whole_calls(message.tool_calls or (), id_, policy)
+    try:
+        calls = _whole_calls(message.tool_calls or (), id_, policy)
+    except GatewayError as error:
+        error.usage = read_usage(line, request, text_bytes=len(message.content or ""))
+        raise
     text_bytes = len(message.content or "") + len(message.thinking or "")
     text_bytes += sum(len(call["function"]["arguments"]) for call in calls)
     usage = read_usage(line, request, text_bytes=text_bytes)

@@ -10,7 +10,7 @@ import msgspec
 import orjson
 
 from chat.errors import GatewayError, UpstreamFailed, UpstreamUnreachable
-from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, one_line
+from chat.ndjson import UNREADABLE, LineSplitter, LineTooLong, is_text, one_line
 from chat.requests import ChatRequest
 from chat.types import (
     Batch,
@@ -22,6 +22,7 @@ from chat.types import (
     ToolCallDelta,
 )
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import without
 from providers.adapters.ollama_lines import (
     Call,
     Line,
@@ -102,8 +103,9 @@ class OllamaStreamReader:
         return batch
 
     def _read(self, raw: bytes) -> Batch | None:
+        raw = without(raw, self._endpoint.api_key)
         try:
-            lines = decode_lines(raw)
+            lines = decode_lines(raw) if is_text(raw) else self._decode_each(raw)
         except UNREADABLE:
             lines = self._decode_each(raw)
         chunks: list[ChatChunk] = []
@@ -126,6 +128,7 @@ class OllamaStreamReader:
         lines = []
         for line in filter(None, map(bytes.strip, raw.split(b"\n"))):
             try:
+                line.decode()
                 lines.append(decode(line))
             except msgspec.ValidationError:
                 told = _error_of(line) or "The provider sent a chunk of an unknown shape."
@@ -179,9 +182,12 @@ class OllamaStreamReader:
             chunks.append(self._chunk(Delta(tool_calls=[delta])))
 
     def _end(self, line: Line, chunks: list[ChatChunk]) -> None:
+        usage = read_usage(line, self._request, text_bytes=self.text_bytes)
+        if self.failure is not None:
+            self.failure.usage = usage
+            return
         reason = finish_reason(line.done_reason, called=self._calls > 0)
         chunks.append(self._chunk(Delta(), finish=reason))
-        usage = read_usage(line, self._request, text_bytes=self.text_bytes)
         chunks.append(
             ChatChunk([], id=self._chunk_id, created=self._created, model=self._model, usage=usage)
         )
@@ -195,9 +201,10 @@ class OllamaStreamReader:
         if self._calls:
             chunks += self._withheld
             self._withheld = None
-        elif self.done or len(self._withheld) > _MOST_WITHHELD:
+        elif self.failure is None and (self.done or len(self._withheld) > _MOST_WITHHELD):
             self.done = True
             self.failure = no_call()
+            self.failure.usage = self._withheld[-1].usage
 
     @property
     def _chunk_id(self) -> str:

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from chat.errors import GatewayError
 from chat.types import Batch
+from providers.adapters.base import Endpoint
+from providers.adapters.credential import without
 from providers.http import HttpReply
 
 _END_GRACE_S = 0.5
@@ -43,14 +45,16 @@ class OpenStream:
     """Whether the reader's bytes are on the caller's wire."""
 
 
-async def read_batches(open_stream: Callable[[], Awaitable[OpenStream]]) -> AsyncGenerator[Batch]:
+async def read_batches(
+    open_stream: Callable[[], Awaitable[OpenStream]], endpoint: Endpoint
+) -> AsyncGenerator[Batch]:
     """The batches of a stream. It is opened in here because a generator around this one would cost
     a step for each of them. Raises GatewayError."""
     stream = await open_stream()
     reply, reader, keeps_wire = stream.reply, stream.reader, stream.keeps_wire
     try:
         if stream.read_whole is not None and _is_plain_json(reply):
-            yield stream.read_whole(await reply.read())
+            yield stream.read_whole(without(await reply.read(), endpoint.api_key))
             return
         while True:
             packet = await reply.next_bytes()

@@ -24,7 +24,7 @@ from providers.adapters import openai_responses
 from providers.adapters.base import ChatAdapter, Endpoint
 from providers.adapters.open_stream import OpenStream, read_batches
 from providers.adapters.openai_completion import read_completion, whole_as_batch
-from providers.adapters.openai_dialect import narrow
+from providers.adapters.openai_dialect import leave_extensions_out, narrow
 from providers.adapters.openai_embeddings import read_embeddings
 from providers.adapters.openai_errors import error_of, read_error
 from providers.adapters.openai_models import MAX_LISTING, read_models
@@ -36,6 +36,7 @@ from providers.adapters.openai_text import (
     read_text,
     whole_text_as_batch,
 )
+from providers.adapters.relayed import RelayedReply
 from providers.http import HttpClient, HttpReply
 
 _NOTHING_TO_FORGET = (400, 404, 405, 501)
@@ -52,7 +53,8 @@ class OpenAIAdapter(ChatAdapter):
         ("moderations", "images", "audio", "files", "batches")
     )
     takes_extensions: ClassVar[bool] = False
-    """Whether fields of other wires (marks for a cache, thoughts) may stand in a request."""
+    """Whether fields of other wires (marks for a cache, thoughts) may stand in a request. A row of
+    a kind where they may says `extensions: false` for a server that refuses them."""
 
     def __init__(self, endpoint: Endpoint, http: HttpClient) -> None:
         super().__init__(endpoint, http)
@@ -72,6 +74,8 @@ class OpenAIAdapter(ChatAdapter):
         body = self._forwarded(request)
         if request.wire != self.wire and not self.takes_extensions:
             narrow(body, request.dropped)
+        elif request.wire != self.wire and self.endpoint.options.get("extensions") is False:
+            leave_extensions_out(body, request.dropped)
         return self._with_usage(request, body)
 
     def _with_usage(
@@ -93,12 +97,12 @@ class OpenAIAdapter(ChatAdapter):
     async def complete(self, request: ChatRequest) -> Reply:
         native = await self._ask_responses(request)
         if native is not None:
-            return openai_responses.read_response(await native.read(), self.endpoint)
+            return openai_responses.read_response(await self.read_whole(native), self.endpoint)
         reply = await self._post(self._chat_url, self.payload(request))
-        return read_completion(await reply.read(), self.endpoint)
+        return read_completion(await self.read_whole(reply), self.endpoint)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        return read_batches(partial(self._open_stream, request))
+        return read_batches(partial(self._open_stream, request), self.endpoint)
 
     async def _open_stream(self, request: ChatRequest) -> OpenStream:
         native = await self._ask_responses(request)
@@ -165,13 +169,13 @@ class OpenAIAdapter(ChatAdapter):
             return await super().embed(request)
         reply = await self._post(self._embeddings_url, self._forwarded(request))
         return read_embeddings(
-            await reply.read(), self.endpoint, wanted=request.params.encoding_format
+            await self.read_whole(reply), self.endpoint, wanted=request.params.encoding_format
         )
 
     async def complete_text(self, request: TextRequest) -> Reply:
         reply = await self._post_text(request) if self._has_texts else None
         if reply is not None:
-            return read_text(await reply.read(), self.endpoint)
+            return read_text(await self.read_whole(reply), self.endpoint)
         answer = await super().complete_text(request)
         self._has_texts = False  # the model is there and only chats: it is not asked again
         return answer
@@ -179,7 +183,7 @@ class OpenAIAdapter(ChatAdapter):
     async def stream_text(self, request: TextRequest) -> AsyncGenerator[Batch]:
         reply = await self._post_text(request) if self._has_texts else None
         if reply is not None:
-            source = read_batches(partial(self._text_stream, reply, request))
+            source = read_batches(partial(self._text_stream, reply, request), self.endpoint)
         else:
             source = super().stream_text(request)
         async with contextlib.aclosing(source):
@@ -223,7 +227,7 @@ class OpenAIAdapter(ChatAdapter):
             raise error_of(reply, await read_error(reply), self.endpoint)
         return reply
 
-    async def relay(self, request: RelayRequest) -> HttpReply:
+    async def relay(self, request: RelayRequest) -> RelayedReply:
         body = request.body
         if body is not None:
             body = forwardable(body, request.dropped)
@@ -244,7 +248,7 @@ class OpenAIAdapter(ChatAdapter):
         )
         if reply.status != 200:
             raise error_of(reply, await read_error(reply), self.endpoint)
-        return read_models(await reply.read(limit=MAX_LISTING))
+        return read_models(await self.read_whole(reply, limit=MAX_LISTING))
 
 
 def require_translatable(request: ChatRequest) -> None:

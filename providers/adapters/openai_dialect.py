@@ -2,6 +2,7 @@
 
 It answers 400 to fields it does not know (M38), where compatible servers read them or pass over
 them: OpenRouter takes `cache_control`, DeepSeek wants `reasoning_content` back in a tool loop.
+Some compatible servers are as strict (Groq, Mistral); their rows say `extensions: false`.
 A request of a caller who speaks OpenAI is not looked at: what stands there was meant.
 """
 
@@ -14,11 +15,9 @@ _OF_MESSAGES = {"reasoning_content": "thinking", "thinking_blocks": "thinking"}
 
 def narrow(body: dict[str, Any], dropped: set[str]) -> None:
     """Changes `body` (its lists are replaced, not changed) and notes what is left out."""
-    body["messages"] = [_message(message, dropped) for message in body["messages"]]
+    leave_extensions_out(body, dropped)
     if body["messages"][-1]["role"] == "assistant":
         dropped.add("prefill")  # other wires continue it; OpenAI's models begin anew
-    if "tools" in body:
-        body["tools"] = [_unmarked(tool, dropped) for tool in body["tools"]]
     if "max_tokens" in body and "max_completion_tokens" not in body:
         # Models that reason refuse the older name; every model takes the newer.
         body["max_completion_tokens"] = body.pop("max_tokens")
@@ -26,6 +25,13 @@ def narrow(body: dict[str, Any], dropped: set[str]) -> None:
         # Where a model can be told not to reason, that is its default; others refuse the word.
         del body["reasoning_effort"]
         dropped.add("reasoning_effort")
+
+
+def leave_extensions_out(body: dict[str, Any], dropped: set[str]) -> None:
+    """The part of `narrow` that any strict server wants: no marks for a cache, no thoughts."""
+    body["messages"] = [_message(message, dropped) for message in body["messages"]]
+    if "tools" in body:
+        body["tools"] = [_unmarked(tool, dropped) for tool in body["tools"]]
 
 
 def _message(message: dict[str, Any], dropped: set[str]) -> dict[str, Any]:

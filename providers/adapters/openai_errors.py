@@ -26,6 +26,8 @@ from providers.http import HttpReply
 
 _SECRET = re.compile(r"\b(?:sk|gw|hf|xai|gsk|pplx|key)[-_][A-Za-z0-9_\-*.]{6,}|(?i:bearer)\s+\S+")
 _ADDRESS = re.compile(r"https?://(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:.]+\]|localhost)\S*")
+_MOMENT = re.compile(r"\d{1,9}(\.\d{1,9})?|[A-Za-z]{3,9}, ?[0-9A-Za-z :+-]{1,40}")
+"""A `retry-after`: seconds or an HTTP date. Callers get it as it is."""
 _STATUS_OF_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -65,6 +67,8 @@ def error_from_reply(
     except orjson.JSONDecodeError:
         told = {}  # a proxy's HTML page says nothing a caller could use
     error = told.get("error", told) if isinstance(told, dict) else {}
+    if retry_after is not None and not _MOMENT.fullmatch(retry_after):
+        retry_after = None
     return _build(status, error, retry_after=retry_after, endpoint=endpoint)
 
 

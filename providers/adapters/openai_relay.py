@@ -1,4 +1,4 @@
-"""Passes a request on to an OpenAI-shaped upstream, and its answer back unread."""
+"""Passes a request on to an OpenAI-shaped upstream, and its answer back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from chat.errors import GatewayError, UnsupportedEndpoint, UpstreamError, Upstre
 from chat.relays import RelayRequest, Upload
 from providers.adapters.base import Endpoint
 from providers.adapters.openai_errors import error_from_reply
+from providers.adapters.relayed import RelayedReply, begin
 from providers.http import HttpClient, HttpReply
 
 _NO_SUCH_ENDPOINT = (404, 405, 501)
@@ -25,7 +26,7 @@ async def ask_for_relay(
     headers: Mapping[str, str],
     endpoint: Endpoint,
     http: HttpClient,
-) -> HttpReply:
+) -> RelayedReply:
     """The answer whose status is good; `body` is the request's as it goes upstream. Raises
     GatewayError for every other; none of a request that must not be made twice is retryable."""
     url = f"{base_url}{request.path}"
@@ -44,11 +45,16 @@ async def ask_for_relay(
             if _is_page(reply) and request.relay != "files":
                 reply.close()
                 raise UpstreamFailed("The provider answered with a page for browsers.")
-            return reply
+            return await begin(reply, endpoint, any_json=_is_a_file(request))
         raise await _refusal(reply, request, endpoint)
     except GatewayError as error:
         error.retryable = error.retryable and not request.once
         raise
+
+
+def _is_a_file(request: RelayRequest) -> bool:
+    """Whether what comes back is what somebody has uploaded, or a batch has written."""
+    return request.relay == "files" and request.path.endswith("/content")
 
 
 def _is_page(reply: HttpReply) -> bool:

@@ -20,7 +20,7 @@ from chat.errors import (
     UpstreamRejected,
     UpstreamUnreachable,
 )
-from chat.ndjson import UNREADABLE, is_json
+from chat.ndjson import UNREADABLE, is_json, is_text
 from chat.responses import ResponsesBatch
 from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import (
@@ -35,6 +35,7 @@ from chat.types import (
     Usage,
 )
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import without
 from providers.adapters.openai_errors import error_in_band, redact
 from providers.adapters.openai_stream import count_of
 
@@ -209,7 +210,7 @@ class ResponsesReader:
         batch = ResponsesBatch([])
         wire: list[bytes] = []
         for sse in events:
-            data = sse.data.strip()
+            data = without(sse.data.strip(), self._endpoint.api_key)
             if self.done or data == b"[DONE]":
                 break
             try:
@@ -228,7 +229,7 @@ class ResponsesReader:
             event = _decode(data)
         except UNREADABLE:
             raise _no_event() from None
-        if b"\n" in data:
+        if b"\n" in data or not is_text(data):
             data = _written(_parsed(data))
         kind = event.type or named
         if kind == "error" or not event.type.startswith(("response.", "keepalive")):

@@ -15,10 +15,11 @@ import msgspec
 import orjson
 
 from chat.errors import GatewayError, UpstreamError, UpstreamFailed, UpstreamUnreachable
-from chat.ndjson import UNREADABLE, is_json
+from chat.ndjson import UNREADABLE, is_json, is_text
 from chat.sse import DONE, EventTooLarge, SSEDecoder, SSEEvent, encode_event
-from chat.types import FINISH_REASONS, MAX_COUNT, Batch, ChatChunk
+from chat.types import FINISH_REASONS, MAX_COUNT, Batch, ChatChunk, has_substance
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import forms_of, without
 from providers.adapters.openai_errors import error_in_band
 
 _decode = msgspec.json.Decoder(ChatChunk).decode
@@ -49,8 +50,10 @@ class ChatStreamReader:
     def __init__(self, endpoint: Endpoint, *, hide_usage: bool) -> None:
         self._endpoint = endpoint
         self._hide_usage = hide_usage
+        self._secrets = forms_of(endpoint.api_key)
         self._decoder = SSEDecoder()
         self._begun: set[int] = set()
+        self._is_silent = True
         self._finished: set[int] = set()
         self.failure: GatewayError | None = None
         self.done = False
@@ -61,12 +64,14 @@ class ChatStreamReader:
         batch = self._feed_canonical(packet) if self._decoder.clean else None
         if batch is None:
             batch = self._feed_any(packet)
+        if self._is_silent:
+            self._listen(batch)
         return batch if batch.chunks else None
 
     def finish(self) -> Batch | None:
         """Call at the end of the bytes. Raises UpstreamUnreachable when the stream was cut off:
         neither `[DONE]` nor a finish reason of every choice came, and `stop` is never invented
-        (M26)."""
+        (M26). A stream that says `[DONE]` and no reason is passed on without one."""
         batch = self._collect(
             [
                 event
@@ -74,12 +79,20 @@ class ChatStreamReader:
                 if event.data.strip() == _DONE or is_json(event.data)  # else half an event
             ]
         )
+        if self._is_silent:
+            self._listen(batch)
         ended = self._begun and self._begun <= self._finished
         if not (self.done or self.failure or ended):
             if not batch.chunks:
                 raise _broken_off()
             self.failure = _broken_off()
         return batch if batch.chunks else None
+
+    def _listen(self, batch: Batch) -> None:
+        """An upstream that says nothing, and not why, has failed, whatever it ends with (M27)."""
+        self._is_silent = not any(map(has_substance, batch.chunks))
+        if self._is_silent and self.done and self.failure is None:
+            self.failure = UpstreamFailed("The provider's stream was empty.", retryable=True)
 
     def _feed_canonical(self, packet: bytes) -> Batch | None:
         """The fast path; None when the packet is not wholly canonical.
@@ -90,6 +103,11 @@ class ChatStreamReader:
         done = packet.endswith(DONE)
         if done:
             packet = packet[: -len(DONE)]
+        for secret in self._secrets:
+            if secret in packet:
+                return None
+        if not is_text(packet):
+            return None
         chunks = _decode_canonical(packet) if packet else []
         if chunks is None:
             return None
@@ -121,7 +139,7 @@ class ChatStreamReader:
         for event in events:
             if self.done:
                 break
-            data = event.data.strip()
+            data = without(event.data.strip(), self._endpoint.api_key)
             if data == _DONE:
                 self.done = True
                 break
@@ -146,7 +164,12 @@ class ChatStreamReader:
     def _read(self, data: bytes, event_type: str) -> tuple[ChatChunk | None, bytes]:
         try:
             chunk = _decode(data)
-            if chunk.error is None and event_type != "error" and b"\n" not in data:
+            if (
+                chunk.error is None
+                and event_type != "error"
+                and b"\n" not in data
+                and is_text(data)
+            ):
                 return chunk, data
         except UNREADABLE:
             pass

@@ -13,6 +13,7 @@ from chat.sse import EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.text_completions import legacy_logprobs
 from chat.types import FINISH_REASONS, Batch, ChatChunk, ChunkChoice, Delta, Reply, Usage
 from providers.adapters.base import Endpoint
+from providers.adapters.credential import without
 from providers.adapters.openai_errors import error_in_band
 from providers.adapters.openai_stream import legal_finish, mend_usage
 
@@ -187,7 +188,7 @@ class TextStreamReader:
         for event in events:
             if self.done or self.failure is not None:
                 break
-            data = event.data.strip()
+            data = without(event.data.strip(), self._endpoint.api_key)
             if data == b"[DONE]":
                 self.done = True
                 break

@@ -13,11 +13,12 @@ from typing import Any
 
 import orjson
 
-from chat.errors import InvalidRequest
+from chat.errors import GatewayError, InvalidRequest
 from chat.folding import usage_fields
 from chat.text_completions import OBJECT, TextRequest, new_text_id, sum_usage
 from chat.types import Batch, ChatChunk, ChunkChoice, Delta, Reply, Usage, has_substance
 
+_BYTES_PER_TOKEN = 4
 MAX_CALLS = 128
 """Calls that one request may cause: more would be a way around limits that count requests."""
 
@@ -27,10 +28,17 @@ async def complete_each(
 ) -> Reply:
     """The whole answer. `ask` gets a text completion with one choice for one prompt."""
     usage: Usage | None = Usage()
+    billed = Usage()
     model, text_bytes = "", 0
     choices: list[dict[str, Any]] = []
     for index, (one, echoed) in enumerate(_calls(request)):
-        reply = await ask(one)
+        try:
+            reply = await ask(one)
+        except GatewayError as error:
+            if index:  # what was answered before it has been paid for
+                error.usage = sum_usage(billed, error.usage or Usage())
+            raise
+        billed = sum_usage(billed, reply.usage or _estimated(one, reply)) or billed
         usage = sum_usage(usage, reply.usage)
         text_bytes += reply.text_bytes
         told = orjson.loads(reply.body)
@@ -50,6 +58,15 @@ async def complete_each(
         finish_reason=choices[0]["finish_reason"],
         usage=usage,
         text_bytes=text_bytes,
+    )
+
+
+def _estimated(one: TextRequest, reply: Reply) -> Usage:
+    """For the ledger, where an upstream does not count: English text in the usual vocabularies."""
+    return Usage(
+        prompt_tokens=max(1, one.size // _BYTES_PER_TOKEN),
+        completion_tokens=-(-reply.text_bytes // _BYTES_PER_TOKEN),
+        estimated=True,
     )
 
 

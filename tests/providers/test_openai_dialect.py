@@ -40,8 +40,8 @@ def request_on(wire: Wire) -> ChatRequest:
     return ChatRequest(msgspec.convert(body, ChatParams), body, size=1, wire=wire)
 
 
-def sent(kind: type[OpenAIAdapter], request: ChatRequest) -> dict[str, Any]:
-    endpoint = Endpoint(base_url="https://x.example/v1", api_key="k", model="m")
+def sent(kind: type[OpenAIAdapter], request: ChatRequest, **options: Any) -> dict[str, Any]:
+    endpoint = Endpoint(base_url="https://x.example/v1", api_key="k", model="m", options=options)
     return kind(endpoint, http=None).payload(request)  # type: ignore[arg-type]  # asks nobody
 
 
@@ -75,3 +75,26 @@ def test_compatible_servers_get_them() -> None:
 
 def test_what_an_openai_caller_says_is_meant() -> None:
     assert sent(OpenAIAdapter, request_on("openai")) == {**BODY, "model": "m"}
+
+
+def test_a_strict_server_gets_no_extensions_and_its_own_words() -> None:
+    request = request_on("anthropic")
+    assert sent(OpenAICompatibleAdapter, request, extensions=False) == {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {"role": "assistant", "content": "Hm."},
+        ],
+        "tools": [{"type": "function", "function": {"name": "now"}}],
+        "max_tokens": 50,
+        "reasoning_effort": "none",
+    }
+    assert request.dropped == {"cache_control", "thinking"}
+    assert request.body == BODY
+
+
+def test_a_strict_server_gets_what_a_caller_on_its_wire_says() -> None:
+    assert sent(OpenAICompatibleAdapter, request_on("openai"), extensions=False) == {
+        **BODY,
+        "model": "m",
+    }

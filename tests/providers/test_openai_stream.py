@@ -126,6 +126,30 @@ def test_a_stream_cut_off_is_no_stop(packets: list[bytes]) -> None:
         read(packets)
 
 
+def test_an_end_without_a_reason_is_given_none() -> None:
+    """`[DONE]` is the upstream's own word for an end; OpenAI's SDK takes it with a null reason."""
+    chunks, wire, reader = read([HELLO, DONE])  # M26
+    assert (wire, reader.done) == (HELLO, True)
+    assert [choice.finish_reason for each in chunks for choice in each.choices] == [None]
+
+
+@pytest.mark.parametrize("before", [[], [chunk({"role": "assistant", "content": ""})], [USAGE]])
+@pytest.mark.parametrize("apart", [True, False])
+def test_an_end_of_nothing_is_a_failure(before: list[bytes], apart: bool) -> None:
+    _, _, reader = read([*before, DONE] if apart else [b"".join([*before, DONE])])
+    assert isinstance(reader.failure, UpstreamFailed)  # M27
+    assert reader.failure.retryable
+
+
+@pytest.mark.parametrize("last", [b"\n\n", b"\r\n\r\n"], ids=["canonical", "not canonical"])
+def test_what_is_no_text_is_not_passed_on(last: bytes) -> None:
+    bad = HELLO.rstrip().replace(b'{"', b'{"vendor": "\xff\xc3", "', 1) + last
+    with pytest.raises(UpstreamFailed):
+        read([bad, END, DONE])
+    good = HELLO.replace(b'{"', '{"vendor": "é", "'.encode(), 1)
+    assert read([good, END, DONE])[1] == good + END
+
+
 def test_a_stream_cut_off_in_one_of_two_choices_is_no_stop() -> None:
     other = {"index": 1, "delta": {"content": "Good"}, "finish_reason": None}
     both = event({"choices": [{"index": 0, "delta": {"content": "Hel"}}, other]})

@@ -88,10 +88,11 @@ class ResponseBuilder:
         return events
 
     def finish(self) -> list[Event]:
-        """Closes what is open and ends the response: completed or incomplete."""
+        """Closes what is open and ends the response: completed or incomplete, which is also what
+        is told of an answer that does not say why it ended (M26)."""
         events = self.begin()
         reason = _INCOMPLETE.get(self._finish or "")
-        status = "incomplete" if reason else "completed"
+        status = "incomplete" if reason or self._finish is None else "completed"
         events += self._close_all(status)
         if not self._items and not reason:
             events += [*self._open_message(), *self._open_part("output_text")]
@@ -102,7 +103,7 @@ class ResponseBuilder:
             usage=usage_object(self.usage),
             incomplete_details={"reason": reason} if reason else None,
         )
-        if not reason:
+        if status == "completed":
             self.response["completed_at"] = int(time.time())
         return [*events, {"type": f"response.{status}", "response": self.response}]
 
