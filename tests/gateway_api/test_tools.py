@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -229,8 +229,11 @@ COMPLETION = {
     ],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
 }
-OWN = {"type": "function", "function": {"name": "own", "parameters": {"type": "object"}}}
-DEFINED = {
+OWN: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "own", "parameters": {"type": "object"}},
+}
+DEFINED: dict[str, Any] = {
     "type": "function",
     "function": {"name": "get_weather", "description": "Tells the weather.", "parameters": CITY},
 }
@@ -272,8 +275,10 @@ def test_a_named_tool_is_defined_on_every_wire(
     answer = chat(path, [named])
     assert answer.status_code == 200, answer.text
     sent = upstream.asked[-1].json()["tools"]
-    strict = {"strict": False} if path == "/v1/responses" else {}
-    assert sent == [{**DEFINED, "function": {**DEFINED["function"], **strict}}]
+    defined = copy.deepcopy(DEFINED)
+    if path == "/v1/responses":
+        defined["function"]["strict"] = False
+    assert sent == [defined]
 
 
 def test_named_tools_stand_beside_defined_ones(ask: Ask, chat: Any, upstream: Upstream) -> None:
@@ -317,7 +322,7 @@ def test_other_mistakes_in_tools_are_told_as_before(chat: Any) -> None:
 
 
 def test_a_word_that_only_looks_like_a_name_changes_nothing(chat: Any, upstream: Upstream) -> None:
-    described = json.loads(json.dumps(OWN))
+    described = copy.deepcopy(OWN)
     described["function"]["parameters"]["enum"] = ["gateway"]
     assert chat("/v1/chat/completions", [described]).status_code == 200
     assert upstream.asked[-1].json()["tools"] == [described]
