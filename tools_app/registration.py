@@ -53,9 +53,7 @@ def register(wanted: Registration, *, by: str) -> tuple[Tool | McpServer, str | 
         secret = make_signing_secret()
         row.set_signing_secret(secret)
     row.full_clean(validate_unique=False)
-    if Tool.objects.filter(name=wanted.name).exists() or (
-        McpServer.objects.filter(name=wanted.name).exists()
-    ):
+    if _is_taken(wanted.name):
         raise NameTaken
     _change(row, f"Registered by {by}.")
     try:
@@ -64,6 +62,10 @@ def register(wanted: Registration, *, by: str) -> tuple[Tool | McpServer, str | 
     except IntegrityError:
         raise NameTaken from None
     return row, secret
+
+
+def _is_taken(name: str) -> bool:
+    return any(model.objects.filter(name=name).exists() for model in (Tool, McpServer))
 
 
 def _tool(wanted: Registration) -> Tool:

@@ -14,6 +14,8 @@ from providers.outbound import parse_networks
 from tests.gateway_api.conftest import Ask, make_key, make_provider
 from tests.tools_app.stage import mcp_process
 from tests.upstream import Upstream, scripted_upstream, silence, whole
+from tools_app import registration
+from tools_app import snapshot as tools
 from tools_app.models import McpServer, Tool
 from usage.journal import Journal
 
@@ -206,6 +208,25 @@ def test_a_server_that_is_down_does_not_hide_the_other_tools(ask: Ask) -> None:
     assert ask("GET", "/v1/tools").json()["count"] == 1
 
 
+def test_nothing_is_said_of_tools_before_they_are_read(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(ask)
+    monkeypatch.setattr(tools, "current", lambda: tools.EMPTY)
+    for path in ("/v1/tools", "/v1/tools/get_weather"):
+        answer = ask("GET", path)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_a_tool_registered_twice_at_once_is_registered_once(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(ask)
+    monkeypatch.setattr(registration, "_is_taken", lambda _: False)  # as another sees it now
+    assert register(ask).status_code == 409
+    assert Tool.objects.count() == 1
+
+
 # --- tools that requests name -------------------------------------------------------------------
 
 
@@ -315,8 +336,8 @@ def test_a_tool_that_the_key_may_not_use_is_unknown(ask: Ask, chat: Any) -> None
 
 
 def test_other_mistakes_in_tools_are_told_as_before(chat: Any) -> None:
-    for tools in ([3], [{"type": "function"}], [None]):
-        answer = chat("/v1/chat/completions", tools)
+    for wrong in ([3], [{"type": "function"}], [None]):
+        answer = chat("/v1/chat/completions", wrong)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"].startswith("tools[0]")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tools_app.stage import McpProcess, call, mcp_process
-from tests.upstream import Upstream, whole
+from tests.upstream import Asked, Peer, Upstream, whole
 from tools_app.listings import list_server
 from tools_app.snapshot import ServerFacts
 
@@ -105,3 +105,23 @@ async def test_a_server_that_speaks_something_else_is_a_failing_result(
     facts = ServerFacts("odd", place.base_url, {}, 2.0)
     listing = await list_server(facts)
     assert listing.tools == () and listing.error
+
+
+async def endless(asked: Asked, peer: Peer) -> None:
+    peer.begin(content_type="application/json")
+    for _ in range(100):
+        peer.piece(b" " * (1 << 20))
+        await asyncio.sleep(0)
+
+
+async def test_a_server_that_sends_without_an_end_is_cut_off(place: Upstream) -> None:
+    place.script = endless
+    listing = await list_server(ServerFacts("endless", place.base_url, {}, 5.0))
+    assert listing.error and not listing.error.startswith("No answer")
+
+
+async def test_everybody_waits_for_the_same_answer(place: Upstream) -> None:
+    place.script = whole(500, b"out of order")
+    facts = ServerFacts("down", place.base_url, {}, 5.0)
+    listings = await asyncio.gather(*(list_server(facts) for _ in range(20)))
+    assert len({id(listing) for listing in listings}) == 1
