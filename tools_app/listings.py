@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from django.conf import settings
@@ -59,8 +59,11 @@ def known(server: ServerFacts) -> ToolListing | None:
     return listing if listing is not None and listing.server == server else None
 
 
-async def list_all(servers: Iterable[ServerFacts]) -> list[ToolListing]:
-    """Every server's listing, in their order, all asked at once. Never raises for a server."""
+async def list_all(servers: Collection[ServerFacts]) -> list[ToolListing]:
+    """Every server's listing, in their order, all asked at once; those of others are forgotten.
+    Never raises for a server."""
+    for name in _listings.keys() - {server.name for server in servers}:
+        _listings.pop(name, None)
     return await asyncio.gather(*(list_server(server) for server in servers))
 
 
@@ -82,7 +85,7 @@ def _ask_once(server: ServerFacts) -> asyncio.Task[ToolListing]:
     question = _asking.get(key)
     if question is not None and question[0] == server:
         return question[1]
-    for other in [each for each in _asking if each[0].is_closed()]:
+    for other in [each for each in list(_asking) if each[0].is_closed()]:
         _asking.pop(other, None)  # a loop that ended without ending its tasks
     task = loop.create_task(_ask(server))
     question = _asking[key] = (server, task)

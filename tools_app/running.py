@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from chat.errors import InvalidRequest, UpstreamError
+from chat.errors import InvalidRequest, UpstreamError, UpstreamTimeout
 from providers.emulation.schema import schema_of
 from tools_app.http_calls import call_http
 from tools_app.mcp_calls import call_mcp
@@ -57,7 +57,7 @@ async def _within_time(call: ToolCall) -> ToolResult:
     try:
         async with asyncio.timeout(call.tool.timeout_s):
             return await ask(call)
-    except TimeoutError:
+    except (TimeoutError, UpstreamTimeout):
         return ToolResult(
             f"The tool did not answer within {call.tool.timeout_s:g} seconds.", "timeout"
         )
