@@ -36,6 +36,7 @@ from keys.caller import Caller
 LARGE = 1 << 20
 """Bytes of a body that takes longer to parse than others should wait."""
 Parsed = TypeVar("Parsed")
+Parse = Callable[[bytes], Parsed]
 
 
 class FirstRenderer(BaseContentNegotiation):
@@ -155,10 +156,14 @@ def require_json(content_type: str) -> None:
         )
 
 
-async def read_parsed(request: Request, parse: Callable[[bytes], Parsed]) -> Parsed:
+async def read_parsed(request: Request, parse: Parse[Parsed]) -> Parsed:
     """What `parse` makes of a JSON body; of a large one in a thread, so that the requests of others
     come in between its steps (M5). Raises what `read_json_body` and `parse` raise."""
-    raw = await read_json_body(request)
+    return await parse_apart(await read_json_body(request), parse)
+
+
+async def parse_apart(raw: bytes, parse: Parse[Parsed]) -> Parsed:
+    """What `parse` makes of a body, of a large one in a thread."""
     if len(raw) < LARGE:
         return parse(raw)
     return await asyncio.to_thread(parse, raw)

@@ -14,6 +14,7 @@ from providers import snapshot
 from providers.http import HttpClient, shared_client
 from providers.outbound import OutboundPolicy
 from providers.snapshot import Snapshot
+from tools_app import snapshot as tools
 from usage.journal import Journal
 
 _journal: Journal | None = None
@@ -36,12 +37,22 @@ def configuration() -> Snapshot:
     nothing in it would be a wrong answer."""
     found = snapshot.current()
     if found is snapshot.EMPTY:
-        raise ServiceUnavailable(
-            "The gateway has not read its configuration yet: the database is away.",
-            code="database_unavailable",
-            retry_after="5",
-        )
+        raise _unread()
     return found
+
+
+def _unread() -> ServiceUnavailable:
+    return ServiceUnavailable(
+        "The gateway has not read its configuration yet: the database is away.",
+        code="database_unavailable",
+        retry_after="5",
+    )
+
+
+def require_tools() -> None:
+    """Raises ServiceUnavailable where the registered tools have not been read yet."""
+    if tools.current() is tools.EMPTY:
+        raise _unread()
 
 
 def install_journal(journal: Journal | None) -> None:

@@ -14,7 +14,30 @@ Responses: TypeAlias = dict[tuple[int, str], OpenApiResponse]
 
 def request_body(shape: type) -> dict[str, Any]:
     """A JSON body, read off the type that validates it; more fields may stand in it."""
-    return {"application/json": {**_inlined_schema(shape), "additionalProperties": True}}
+    schema = {**_inlined_schema(shape), "additionalProperties": True}
+    if "tools" in schema["properties"]:
+        schema["properties"]["tools"] = _with_names(schema["properties"]["tools"])
+    return {"application/json": schema}
+
+
+_TOOL_NAMES: list[dict[str, Any]] = [
+    {"type": "string", "description": "The name of a registered tool."},
+    {
+        "type": "object",
+        "required": ["type", "name"],
+        "properties": {"type": {"const": "gateway"}, "name": {"type": "string"}},
+        "description": "The same.",
+    },
+]
+
+
+def _with_names(tools: dict[str, Any]) -> dict[str, Any]:
+    """Definitions of tools, or names (`named_tools`)."""
+    forms = [
+        {**form, "items": {"anyOf": [form["items"], *_TOOL_NAMES]}} if "items" in form else form
+        for form in tools["anyOf"]
+    ]
+    return {**tools, "anyOf": forms}
 
 
 def error_responses(

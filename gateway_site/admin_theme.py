@@ -12,7 +12,7 @@ from django.urls import reverse_lazy
 
 def _page(title: str, model: str, *, icon: str) -> dict[str, Any]:
     """A link of the sidebar, for those who may view the model (`app_model`)."""
-    app, _, name = model.partition("_")
+    app, _, name = model.rpartition("_")
     return {
         "title": title,
         "icon": icon,
@@ -46,6 +46,13 @@ UNFOLD: dict[str, Any] = {
                     _page("Providers", "providers_provider", icon="dns"),
                     _page("Deployments", "providers_deployment", icon="deployed_code"),
                     _page("Routes", "providers_route", icon="alt_route"),
+                ],
+            },
+            {
+                "title": "Tools",
+                "items": [
+                    _page("Tools", "tools_app_tool", icon="build"),
+                    _page("MCP servers", "tools_app_mcpserver", icon="extension"),
                 ],
             },
             {

@@ -20,6 +20,7 @@ from django.db import DatabaseError, Error, connection
 from gateway_api.resources import install_journal
 from keys.ring import ring
 from providers import snapshot
+from tools_app import snapshot as tools
 from usage.journal import Journal
 from usage.pricing import load_catalogue
 from usage.recorder import Recorder
@@ -110,6 +111,7 @@ class Follower:
         # The order matters: the ring may be filled again from the moment it is emptied, and must
         # not be confirmed before that.
         try:
+            tools.refresh()
             if snapshot.refresh():
                 ring.forget()
         except (DatabaseError, Error) as error:

@@ -1,13 +1,14 @@
 """The database made to match a configuration.
 
 The file is the whole truth about the rows it names: what an entry leaves out returns to its
-default, so that the result does not depend on what was there before. Four things are not in a
+default, so that the result does not depend on what was there before. Five things are not in a
 file, or not always, and stay:
 
 - a virtual key's secret, where its entry has neither `secret` nor a `secret_env` that is set: the
   database holds a digest only, and no file can repeat it;
 - a provider's stored credential, where `api_key_env` is the name `export_config` gives it
   (`configuration_secrets.provider_variables`) and that variable is unset or holds the same;
+- a tool's headers and its signing secret, likewise (`configuration_tools`);
 - the past prices of a deployment with a flat `price`: a changed price is a new row from now on;
 - what was measured of a deployment (`probe_model`): nobody's word but the upstream's, below any
   capability the file names, and out of force by itself where the upstream is another.
@@ -36,6 +37,7 @@ from gateway_site.configuration_schema import (
     Entry,
     KeyEntry,
     ProviderEntry,
+    RemoteEntry,
     RouteEntry,
 )
 from gateway_site.configuration_secrets import (
@@ -44,11 +46,13 @@ from gateway_site.configuration_secrets import (
     settle_secret,
     vacate_digests,
 )
+from gateway_site.configuration_tools import address_notes, settle_remote, tool_problems
 from keys.models import VirtualKey
 from providers.models import ConfigRevision, Deployment, Price, Provider, Route, RouteTarget
+from tools_app.models import McpServer, Tool
 
 E = TypeVar("E", bound=Entry)
-Row = Provider | Deployment | Route | VirtualKey
+Row = Provider | Deployment | Route | VirtualKey | Tool | McpServer
 Pair = tuple[str, str]
 """A provider's name and a model."""
 
@@ -85,6 +89,8 @@ def apply(configuration: Configuration, *, prune: bool = False, dry_run: bool = 
         _apply_deployments(_wanted_deployments(configuration, prune=prune), changes)
         _apply_routes(configuration.routes, changes)
         _apply_keys(configuration.keys, changes)
+        _apply_remote(Tool, configuration.tools, changes)
+        _apply_remote(McpServer, configuration.mcp_servers, changes)
         if dry_run:
             transaction.set_rollback(True)
     return changes
@@ -98,12 +104,15 @@ def _problems(configuration: Configuration, *, prune: bool) -> Iterator[str]:
     )
     yield from _repeated("routes", configuration.routes, lambda entry: entry.name)
     yield from _repeated("keys", configuration.keys, lambda entry: entry.name)
+    yield from _repeated("tools", configuration.tools, lambda entry: entry.name)
+    yield from _repeated("mcp_servers", configuration.mcp_servers, lambda entry: entry.name)
     for place, route in enumerate(configuration.routes):
         yield from _repeated(
             f"routes[{place}].targets", route.targets, lambda entry: (entry.provider, entry.model)
         )
     yield from _unknown_providers(configuration, prune=prune)
     yield from secret_problems(configuration.keys, prune=prune)
+    yield from tool_problems(configuration, prune=prune)
 
 
 def _repeated(place: str, entries: Iterable[E], name: Callable[[E], Hashable]) -> Iterator[str]:
@@ -142,6 +151,10 @@ def _prune(configuration: Configuration, changes: Changes) -> None:
     _delete((row for pair, row in _deployments().items() if pair not in pairs), changes)
     providers = {entry.name for entry in configuration.providers}
     _delete(Provider.objects.exclude(name__in=providers), changes)
+    tools = {entry.name for entry in configuration.tools}
+    _delete(Tool.objects.exclude(name__in=tools), changes)
+    servers = {entry.name for entry in configuration.mcp_servers}
+    _delete(McpServer.objects.exclude(name__in=servers), changes)
 
 
 def _delete(rows: Iterable[Row], changes: Changes) -> None:
@@ -280,3 +293,14 @@ def _apply_keys(entries: Sequence[KeyEntry], changes: Changes) -> None:
         row = rows.get(entry.name) or VirtualKey(name=entry.name)
         differences = assign(row, entry.columns())
         _save(row, differences + settle_secret(row, entry, changes.notes), changes)
+
+
+def _apply_remote(
+    model: type[Tool] | type[McpServer], entries: Sequence[RemoteEntry], changes: Changes
+) -> None:
+    rows = {row.name: row for row in model._default_manager.all()}
+    for entry in entries:
+        row = rows.get(entry.name) or model(name=entry.name)
+        differences = assign(row, entry.columns())
+        _save(row, differences + settle_remote(row, entry, changes.notes), changes)
+    changes.notes.extend(address_notes(entries))

@@ -18,11 +18,13 @@ LABELS = {
     "timeout_idle_s": "timeouts.idle",
     "timeout_total_s": "timeouts.total",
     "allowed_models": "models",
+    "allowed_tools": "tools",
 }
 """Fields of the file whose columns are called otherwise."""
 
-_UNSHOWN = frozenset({"options"})
-"""An adapter's options may hold a header with a credential."""
+_UNSHOWN = frozenset({"options", "parameters", "url"})
+"""An adapter's options may hold a header with a credential, a tool's URL a token in its query; a
+tool's parameters are long."""
 
 
 def assign(row: Model, wanted: Mapping[str, Any]) -> list[str]:

@@ -23,8 +23,10 @@ from gateway_site.configuration_secrets import (
     key_variables,
     provider_variables,
 )
+from gateway_site.configuration_tools import header_variables, secret_variables
 from keys.models import VirtualKey
 from providers.models import Deployment, Price, Provider, Route
+from tools_app.models import McpServer, Tool
 from usage.fields import usd_text
 
 Row = TypeVar("Row", bound=Model)
@@ -46,6 +48,8 @@ def export() -> str:
             "deployments": _deployments(),
             "routes": [_route(row) for row in _sorted(Route.objects.all())],
             "keys": _keys(),
+            "tools": _tools(),
+            "mcp_servers": _mcp_servers(),
         }
     return f"{_header(document)}\n{write_document(document)}"
 
@@ -56,6 +60,12 @@ def _header(document: Mapping[str, list[dict[str, Any]]]) -> str:
         for entry in document["providers"]
         if is_provider_variable(entry["name"], entry.get("api_key_env", ""))
     ] + [entry["secret_env"] for entry in document["keys"]]
+    variables += [
+        entry[field]
+        for entry in (*document["tools"], *document["mcp_servers"])
+        for field in ("secret_env", "headers_env")
+        if field in entry
+    ]
     return _HEADER + (_VARIABLES if variables else "") + "".join(f"#     {v}\n" for v in variables)
 
 
@@ -149,7 +159,38 @@ def _keys() -> list[dict[str, Any]]:
 
 
 def _key(row: VirtualKey) -> dict[str, Any]:
-    fields = _fields(row, "enabled", "admin", "allowed_models", "rpm", "tpm", "max_parallel")
+    fields = _fields(row, "enabled", "admin", "allowed_models", "allowed_tools")
+    fields |= _fields(row, "rpm", "tpm", "max_parallel")
     if row.budget_usd is not None:
         fields["budget_usd"] = usd_text(row.budget_usd)
     return fields | _fields(row, "budget_period", "expires_at")
+
+
+def _tools() -> list[dict[str, Any]]:
+    rows = _sorted(Tool.objects.all())
+    secrets, headers = secret_variables(rows), header_variables(rows)
+    return [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            **_fields(row, "description", "parameters", "url"),
+            **({"secret_env": secrets[row.name]} if row.name in secrets else {}),
+            **({"headers_env": headers[row.name]} if row.name in headers else {}),
+            **_fields(row, "timeout_s", "enabled"),
+        }
+        for row in rows
+    ]
+
+
+def _mcp_servers() -> list[dict[str, Any]]:
+    rows = _sorted(McpServer.objects.all())
+    headers = header_variables(rows)
+    return [
+        {
+            "name": row.name,
+            "url": row.url,
+            **({"headers_env": headers[row.name]} if row.name in headers else {}),
+            **_fields(row, "timeout_s", "enabled"),
+        }
+        for row in rows
+    ]

@@ -15,7 +15,13 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from keys.models import MIN_SECRET_LENGTH, BudgetPeriod, VirtualKey, validate_globs
+from keys.models import (
+    MIN_SECRET_LENGTH,
+    BudgetPeriod,
+    VirtualKey,
+    validate_globs,
+    validate_tool_globs,
+)
 from providers.models import (
     Deployment,
     Kind,
@@ -27,6 +33,7 @@ from providers.models import (
     validate_name,
     validate_variable,
 )
+from tools_app import models as tools
 
 T = TypeVar("T")
 
@@ -93,17 +100,14 @@ def refuse(_: object) -> None:
     raise ValueError(NOT_AVAILABLE)
 
 
-def refuse_entries(value: list[Any]) -> list[Any]:
-    if value:
-        refuse(value)
-    return value
+def list_of_every(noun: str) -> BeforeValidator:
+    def check(value: T | None) -> T:
+        # A key whose list was emptied by hand must not come to mean "everything".
+        if value is None:
+            raise ValueError(f"needs a list; leave the field out to allow every {noun}")
+        return value
 
-
-def refuse_null(value: T | None) -> T:
-    # A key whose list was emptied by hand must not come to mean "everything".
-    if value is None:
-        raise ValueError("needs a list; leave the field out to allow every model")
-    return value
+    return BeforeValidator(check)
 
 
 def read_usd(value: object) -> Decimal:
@@ -133,6 +137,8 @@ def read_moment(value: object) -> datetime:
 
 
 Name = Annotated[str, checked_by(validate_name)]
+ToolName = Annotated[str, checked_by(tools.validate_tool_name)]
+ToolUrl = Annotated[str, Field(max_length=tools.MAX_URL), checked_by(tools.validate_tool_url)]
 Variable = Annotated[str, Field(max_length=100), checked_by(validate_variable)]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(check_model)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -265,9 +271,10 @@ class KeyEntry(Entry):
     secret_env: Variable = ""
     enabled: bool = default(VirtualKey, "enabled")
     admin: bool = default(VirtualKey, "admin")
-    models: Annotated[
-        list[str] | None, BeforeValidator(refuse_null), checked_by(validate_globs)
-    ] = None
+    models: Annotated[list[str] | None, list_of_every("model"), checked_by(validate_globs)] = None
+    tools: Annotated[list[str] | None, list_of_every("tool"), checked_by(validate_tool_globs)] = (
+        None
+    )
     rpm: Count | None = None
     tpm: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
     max_parallel: Count | None = None
@@ -285,8 +292,65 @@ class KeyEntry(Entry):
 
     def columns(self) -> dict[str, Any]:
         """What the row holds, without its secret."""
-        named = self.model_dump(exclude={"name", "secret", "secret_env", "models"})
-        return {**named, "allowed_models": self.models}
+        named = self.model_dump(exclude={"name", "secret", "secret_env", "models", "tools"})
+        return {**named, "allowed_models": self.models, "allowed_tools": self.tools}
+
+
+class RemoteEntry(Entry):
+    """What tools and MCP servers have in common."""
+
+    name: ToolName
+    url: ToolUrl
+    headers: Annotated[dict[str, str], checked_by(tools.validate_headers)] = Field(
+        default={}, repr=False
+    )
+    headers_env: Variable = ""
+    timeout_s: Annotated[float, Field(gt=0, le=tools.MAX_TIMEOUT_S)] = default(
+        tools.Tool, "timeout_s"
+    )
+    enabled: bool = default(tools.Tool, "enabled")
+
+    @model_validator(mode="after")
+    def _one_source_of_headers(self) -> RemoteEntry:
+        if self.headers and self.headers_env:
+            raise ValueError("headers and headers_env exclude one another")
+        return self
+
+    def columns(self) -> dict[str, Any]:
+        """What the row holds, without its secrets."""
+        return {"url": self.url, "timeout_s": self.timeout_s, "enabled": self.enabled}
+
+
+class McpServerEntry(RemoteEntry):
+    pass
+
+
+class ToolEntry(RemoteEntry):
+    url: ToolUrl = ""
+    kind: Annotated[str, one_of(tools.Kind.values)]
+    description: str = default(tools.Tool, "description")
+    parameters: Annotated[dict[str, Any], checked_by(tools.validate_parameters)] = Field(
+        default_factory=tools.any_object
+    )
+    secret: Annotated[str, AfterValidator(check_secret)] = Field(default="", repr=False)
+    secret_env: Variable = ""
+
+    @model_validator(mode="after")
+    def _agree(self) -> ToolEntry:
+        if self.kind == tools.Kind.CLIENT:
+            if self.url or self.headers or self.headers_env:
+                raise ValueError("a client tool has no url and no headers: its caller runs it")
+        elif not self.url:
+            raise ValueError(f"a tool of the kind {self.kind} needs a url")
+        if self.secret and self.secret_env:
+            raise ValueError("secret and secret_env exclude one another")
+        if self.kind != tools.Kind.HTTP and (self.secret or self.secret_env):
+            raise ValueError("only the calls of http tools are signed with a secret")
+        return self
+
+    def columns(self) -> dict[str, Any]:
+        named = {"kind": self.kind, "description": self.description, "parameters": self.parameters}
+        return {**named, **super().columns()}
 
 
 class Configuration(Entry):
@@ -294,4 +358,5 @@ class Configuration(Entry):
     deployments: list[DeploymentEntry] = []
     routes: list[RouteEntry] = []
     keys: list[KeyEntry] = []
-    tools: Annotated[list[Any], AfterValidator(refuse_entries)] = []
+    tools: list[ToolEntry] = []
+    mcp_servers: list[McpServerEntry] = []

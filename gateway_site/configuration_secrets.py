@@ -24,15 +24,16 @@ _KEY = "ABSTRACTCORE_KEY_{}_SECRET"
 
 def provider_variables(names: Iterable[str]) -> dict[str, str]:
     """The variables an export refers to for stored credentials, by the providers' names."""
-    return _variables(_PROVIDER, names)
+    return variables(_PROVIDER, names)
 
 
 def key_variables(names: Iterable[str]) -> dict[str, str]:
     """The variables an export refers to for the secrets of virtual keys, by the keys' names."""
-    return _variables(_KEY, names)
+    return variables(_KEY, names)
 
 
-def _variables(pattern: str, names: Iterable[str]) -> dict[str, str]:
+def variables(pattern: str, names: Iterable[str]) -> dict[str, str]:
+    """A variable for each name, no two alike."""
     plain = {name: pattern.format(_plain(name)) for name in names}
     count = Counter(plain.values())
     return {
@@ -55,8 +56,9 @@ def is_provider_variable(name: str, variable: str) -> bool:
     return variable in (_PROVIDER.format(_plain(name)), _PROVIDER.format(_unmistakable(name)))
 
 
-def _read(variable: str) -> str:
-    """Raises ConfigurationError."""
+def read_secret(variable: str) -> str:
+    """A variable's value, or what is in the file it names; empty where it is unset. Raises
+    ConfigurationError."""
     try:
         return read_variable(variable)
     except (OSError, UnicodeDecodeError):
@@ -69,7 +71,7 @@ def settle_api_key(row: Provider, entry: ProviderEntry, notes: list[str]) -> lis
     changed."""
     stored = _stored(row)
     if _keeps_stored(row, entry, stored):
-        if not _read(entry.api_key_env):
+        if not read_secret(entry.api_key_env):
             notes.append(f"{entry.api_key_env} is not set: provider {row} keeps its credential")
         return []
     differences = assign(row, {"api_key_env": entry.api_key_env})
@@ -90,12 +92,12 @@ def _stored(row: Provider) -> str | None:
 def _keeps_stored(row: Provider, entry: ProviderEntry, stored: str | None) -> bool:
     if stored == "" or not is_provider_variable(row.name, entry.api_key_env):
         return False
-    return _read(entry.api_key_env) in ("", stored)
+    return read_secret(entry.api_key_env) in ("", stored)
 
 
 def key_secret(entry: KeyEntry) -> str:
     """The secret an entry gives, else empty. Raises ConfigurationError."""
-    return entry.secret or (_read(entry.secret_env) if entry.secret_env else "")
+    return entry.secret or (read_secret(entry.secret_env) if entry.secret_env else "")
 
 
 def settle_secret(row: VirtualKey, entry: KeyEntry, notes: list[str]) -> list[str]:

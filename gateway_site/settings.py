@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "providers",
+    "tools_app",
     "keys",
     "sessions_app",
     "usage",

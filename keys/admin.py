@@ -37,7 +37,7 @@ class VirtualKeyAdmin(HistoryAdmin):
     actions_detail = ("rotate_secret",)
     fieldsets = (
         (None, {"fields": ("name", "status", "hint", "created_at", "enabled", "admin")}),
-        ("Access", {"fields": ("allowed_models", "expires_at")}),
+        ("Access", {"fields": ("allowed_models", "allowed_tools", "expires_at")}),
         (
             "Limits",
             {

@@ -34,6 +34,13 @@ class VirtualKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         "Empty: everything.",
     )
 
+    allowed_tools = GlobListField(
+        label="Allowed tools",
+        required=False,
+        help_text="A name or glob on the names of registered tools a line, such as get_*. "
+        "Empty: all of them.",
+    )
+
     class Meta:
         model = VirtualKey
         fields = ()

@@ -14,6 +14,8 @@ class Caller:
     name: str
     is_admin: bool = False
     models: tuple[str, ...] | None = None
+    tools: tuple[str, ...] | None = None
+    """Globs on the names of registered tools, None for all of them."""
     rpm: int | None = None
     tpm: int | None = None
     max_parallel: int | None = None
@@ -27,6 +29,10 @@ class Caller:
     def may_use(self, model: str) -> bool:
         """Whether this caller may use a public model name."""
         return self.models is None or any(fnmatchcase(model, glob) for glob in self.models)
+
+    def may_use_tool(self, name: str) -> bool:
+        """Whether this caller may use a registered tool."""
+        return self.tools is None or any(fnmatchcase(name, glob) for glob in self.tools)
 
     def may_use_all(self, provider: str) -> bool:
         """Whether this caller may use every model a provider has or will have: a glob that takes

@@ -33,6 +33,12 @@ def validate_globs(value: Any) -> None:
         raise ValidationError('Use a list of model names or globs, such as ["smart", "openai/*"].')
 
 
+def validate_tool_globs(value: Any) -> None:
+    # Not the empty list: a form shows it as it shows None, which is everything.
+    if not (isinstance(value, list) and value and all(isinstance(g, str) and g for g in value)):
+        raise ValidationError('Use a list of names or globs of tools, such as ["get_*"].')
+
+
 class BudgetPeriod(models.TextChoices):
     DAY = "day", "Day"
     MONTH = "month", "Month"
@@ -56,6 +62,14 @@ class VirtualKey(models.Model):
         default=None,
         validators=[validate_globs],
         help_text='Globs on the public name, such as ["smart", "openai/*"]. Empty: everything.',
+    )
+    allowed_tools = models.JSONField(
+        "allowed tools",
+        null=True,
+        blank=True,
+        default=None,
+        validators=[validate_tool_globs],
+        help_text='Globs on the names of registered tools, such as ["get_*"]. Empty: all of them.',
     )
     rpm = models.PositiveIntegerField(
         "requests a minute", null=True, blank=True, validators=[MinValueValidator(1)]

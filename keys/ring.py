@@ -109,6 +109,7 @@ def caller_of(key: VirtualKey) -> Caller:
         name=key.name,
         is_admin=key.admin,
         models=tuple(key.allowed_models) if key.allowed_models else None,
+        tools=None if key.allowed_tools is None else tuple(key.allowed_tools),
         rpm=key.rpm,
         tpm=key.tpm,
         max_parallel=key.max_parallel,

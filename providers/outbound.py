@@ -193,7 +193,7 @@ class OutboundGuard:
         known = self._targets.get(url)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        scheme, host, port, parsed = _parse(url)
+        scheme, host, port, parsed = parse_url(url)
         proxy = self._proxy_for(scheme, host, port=port)
         addresses = await self._addresses_or_none(host, proxied=proxy is not None)
         if addresses and all(_within(ip_address(each), _LOOPBACK) for each in addresses):
@@ -248,7 +248,8 @@ def _remember(cache: dict[str, tuple[float, T]], key: str, value: T) -> None:
     cache[key] = (time.monotonic() + FRESH_S, value)
 
 
-def _parse(url: str) -> tuple[str, str, int, URL]:
+def parse_url(url: str) -> tuple[str, str, int, URL]:
+    """Scheme, host, port and the URL rebuilt from them. Raises UpstreamUnreachable."""
     match = _URL.fullmatch(url)
     if match is None:
         raise _refused("it is not a plain http or https URL")

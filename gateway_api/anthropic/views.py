@@ -25,9 +25,9 @@ from gateway_api.anthropic.schema import (
     MESSAGES_RESPONSES,
 )
 from gateway_api.anthropic.translation import Translated, parse_messages, parse_prompt
-from gateway_api.async_view import read_parsed
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Call, Exchange
+from gateway_api.named_tools import read_with_tools
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.resources import http_client, journal
 
@@ -49,7 +49,7 @@ class MessagesView(AnthropicView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         parse = partial(parse_messages, headers=wire_headers(request))
-        translated = await read_parsed(request, parse)
+        translated = await read_with_tools(request, parse, caller=self.caller, form="anthropic")
         call = _call(self, translated.request, "messages")
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if translated.request.stream:
@@ -71,7 +71,7 @@ class CountTokensView(AnthropicView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         parse = partial(parse_prompt, headers=wire_headers(request))
-        translated = await read_parsed(request, parse)
+        translated = await read_with_tools(request, parse, caller=self.caller, form="anthropic")
         call = _call(self, translated.request, "messages.count_tokens")
         counted, exchange = await pipeline.count_tokens(call, http=http_client(), journal=journal())
         headers = _headers(exchange)

@@ -14,6 +14,7 @@ from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.async_view import read_parsed
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Call, Exchange
+from gateway_api.named_tools import read_with_tools
 from gateway_api.ollama import schema
 from gateway_api.ollama.encoding import LineEncoder, error_body, rfc3339
 from gateway_api.ollama.requests import Load, Parsed, parse_chat, parse_generate
@@ -77,7 +78,8 @@ class ChatView(_AnsweringView):
         tags=["Ollama wire"],
     )
     async def post(self, request: Request) -> AnyAnswer:
-        return await self._answer(request, await read_parsed(request, parse_chat))
+        parsed = await read_with_tools(request, parse_chat, caller=self.caller)
+        return await self._answer(request, parsed)
 
 
 class GenerateView(_AnsweringView):

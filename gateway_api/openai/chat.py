@@ -15,9 +15,10 @@ from chat.sse import DONE, KEEPALIVE, encode_event
 from chat.types import Batch, ChatChunk, encode
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
-from gateway_api.async_view import AsyncAPIView, read_parsed
+from gateway_api.async_view import AsyncAPIView
 from gateway_api.errors import as_gateway_error, openai_body
 from gateway_api.exchange import Call, Exchange
+from gateway_api.named_tools import read_with_tools
 from gateway_api.openai.schema import CHAT_REQUEST, CHAT_RESPONSES
 from gateway_api.resources import http_client, journal
 
@@ -34,7 +35,7 @@ class ChatCompletionsView(AsyncAPIView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         http_request: Any = request._request
-        chat_request = await read_parsed(request, parse_chat_request)
+        chat_request = await read_with_tools(request, parse_chat_request, caller=self.caller)
         call = Call(
             caller=self.caller,
             request=chat_request,

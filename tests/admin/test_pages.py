@@ -18,6 +18,7 @@ from keys.models import VirtualKey
 from providers.models import Deployment, Route
 from sessions_app.models import StoredResponse
 from tests.admin.conftest import ClientWith
+from tools_app.models import McpServer, Tool
 from usage.models import HourlyUsage, UsageRecord
 
 MODELS = {
@@ -30,6 +31,8 @@ MODELS = {
     "usage_usagerecord": False,
     "usage_hourlyusage": False,
     "sessions_app_storedresponse": False,
+    "tools_app_tool": True,
+    "tools_app_mcpserver": True,
 }
 """The models of the admin, and whether anybody may add rows."""
 
@@ -50,6 +53,8 @@ def pages(deployment: Deployment, key: VirtualKey) -> dict[str, dict[str, str]]:
         ),
         HourlyUsage.objects.create(hour=now, model="m"),
         StoredResponse.objects.create(owner="ci", response_id="resp_1", status="completed"),
+        Tool.objects.create(name="get_weather", kind="client"),
+        McpServer.objects.create(name="lab", url="http://mcp.example/"),
     ]
     return {name: _pages_of(name, row) for name, row in zip(MODELS, rows, strict=True)}
 
@@ -109,6 +114,10 @@ def test_the_sidebar_leads_only_where_one_may_go(client_with: ClientWith) -> Non
     page = client_with("providers.view_provider").get("/admin/").content.decode()
     assert 'href="/admin/providers/provider/"' in page
     assert 'href="/admin/keys/virtualkey/"' not in page
+    for name in MODELS:
+        app, _, model = name.rpartition("_")
+        page = client_with(f"{app}.view_{model}").get("/admin/").content.decode()
+        assert f'href="/admin/{app}/{model}/"' in page
 
 
 @pytest.mark.parametrize("page", ["/admin/login/", "/admin/"])

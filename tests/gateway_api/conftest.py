@@ -15,6 +15,8 @@ from keys.models import VirtualKey
 from keys.ring import ring
 from providers import discovery, snapshot
 from providers.models import ConfigRevision, Provider
+from tools_app import listings
+from tools_app import snapshot as tools
 
 CANARY = "sk-canary-5f2b8c1d9e7a4036"
 Ask = Callable[..., httpx2.Response]
@@ -41,6 +43,7 @@ def ask(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask
         method: str, path: str, body: Any = None, *, key: str | None = "user", **headers: str
     ) -> Any:
         snapshot.install(snapshot.load())
+        tools.install(tools.load())
         ring.forget()
         if key:
             headers["authorization"] = f"Bearer {secret(key)}"
@@ -48,6 +51,8 @@ def ask(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ask
 
     yield call
     snapshot.install(snapshot.EMPTY)
+    tools.install(tools.EMPTY)
+    listings.forget()
     ring.forget()
     discovery.forget()
 

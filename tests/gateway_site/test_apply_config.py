@@ -191,7 +191,7 @@ surprise: 1
         "keys[2].expires_at: must be a date and time with its zone, such as 2026-01-31T00:00:00Z",
         "keys[3].models: needs a list; leave the field out to allow every model",
         "keys[4]: must be a mapping",
-        "tools: not available in this version",
+        "tools[0].kind: is required",
         "surprise: unknown field",
     ]
     assert "canary" not in "".join(lines)

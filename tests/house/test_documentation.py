@@ -30,7 +30,7 @@ def test_every_variable_that_is_read_is_documented() -> None:
 def test_every_documented_variable_of_ours_exists() -> None:
     code = "".join(
         path.read_text()
-        for package in ("gateway_site", "keys", "providers", "usage", "gateway_api")
+        for package in ("gateway_site", "keys", "providers", "usage", "gateway_api", "tools_app")
         for path in (ROOT / package).rglob("*.py")
     )
     documented = set(re.findall(r"ABSTRACTCORE_[A-Z_]+", "".join(p.read_text() for p in PAGES)))

@@ -18,7 +18,16 @@ import pytest
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("chat", "gateway_api", "gateway_site", "keys", "providers", "sessions_app", "usage")
+PACKAGES = (
+    "chat",
+    "gateway_api",
+    "gateway_site",
+    "keys",
+    "providers",
+    "sessions_app",
+    "tools_app",
+    "usage",
+)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +110,7 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
 
 
 def test_the_wheel_holds_migrations_of_every_app_with_models(installed: Path) -> None:
-    for app in ("keys", "providers", "sessions_app", "usage"):
+    for app in ("keys", "providers", "sessions_app", "tools_app", "usage"):
         assert list((installed / app / "migrations").glob("0001_*.py")), app
 
 

@@ -11,8 +11,9 @@ from chat.errors import InvalidRequest
 from chat.sse import KEEPALIVE
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer, Headers, StreamAnswer, json_answer
-from gateway_api.async_view import AsyncAPIView, read_parsed
+from gateway_api.async_view import AsyncAPIView
 from gateway_api.exchange import Call
+from gateway_api.named_tools import read_with_tools
 from gateway_api.openai.responses import background, schema
 from gateway_api.openai.responses.background import BackgroundTurn
 from gateway_api.openai.responses.context import load_context
@@ -40,7 +41,9 @@ class ResponsesView(AsyncAPIView):
         tags=TAG,
     )
     async def post(self, request: Request) -> AnyAnswer:
-        asked = await read_parsed(request, parse_responses_request)
+        asked = await read_with_tools(
+            request, parse_responses_request, caller=self.caller, form="responses"
+        )
         prepared = prepare(asked, await load_context(self.caller.name, asked))
         turn = await self._begin(request, prepared)
         if isinstance(turn, BackgroundTurn):

@@ -30,6 +30,7 @@ class Command(BaseCommand):
         add("name", metavar="NAME")
         add("--admin", action="store_true", help="may see and test everything")
         add("--models", nargs="+", metavar="GLOB", help="public names it may use (default: all)")
+        add("--tools", nargs="+", metavar="GLOB", help="tools it may use (default: all)")
         add("--rpm", type=int, metavar="N", help="requests a minute")
         add("--tpm", type=int, metavar="N", help="tokens a minute")
         add("--max-parallel", type=int, metavar="N", help="requests at once")
@@ -43,6 +44,7 @@ class Command(BaseCommand):
         name: str,
         admin: bool,
         models: list[str] | None,
+        tools: list[str] | None,
         rpm: int | None,
         tpm: int | None,
         max_parallel: int | None,
@@ -55,6 +57,7 @@ class Command(BaseCommand):
             name=name,
             admin=admin,
             allowed_models=models,
+            allowed_tools=tools,
             rpm=rpm,
             tpm=tpm,
             max_parallel=max_parallel,
