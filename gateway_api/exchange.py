@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
+from typing import Any
 
 from chat.errors import GatewayError
+from chat.ids import new_id
 from chat.requests import ChatRequest, InferenceRequest
 from chat.text_completions import sum_usage
 from chat.types import Batch, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
+from events_app.publishing import publish
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
@@ -21,7 +24,7 @@ from providers.routing import Plan
 from providers.snapshot import Target
 from usage.fields import from_picodollars, usd_text
 from usage.journal import Journal
-from usage.lines import Opened, Progress, new_id
+from usage.lines import Opened, Progress
 from usage.pricing import UnitPrices, unit_prices
 
 BYTES_PER_TOKEN = 4
@@ -82,9 +85,11 @@ class Exchange:
             endpoint=call.endpoint,
             stream=call.request.stream,
             prompt_tokens_estimate=estimate_prompt(call.request),
+            has_tools=isinstance(call.request, ChatRequest) and bool(call.request.params.tools),
             worker=self.journal.name,
         )
         self._note_target()
+        self.dispatch.watcher = self
         try:
             self.journal.open(self._opened)
         except BaseException:
@@ -118,6 +123,25 @@ class Exchange:
             self.cost_usd = from_picodollars(closed.cost_picodollars)
         self.admission.settle(counts.input + counts.output)
         self.journal.close(closed)
+
+    def publish(self, type_: str, fields: dict[str, Any]) -> None:
+        """Tells an event of this request."""
+        publish(
+            type_,
+            fields,
+            request_id=self.call.request_id,
+            key=self.call.caller.name,
+            provider=self.dispatch.target.provider.name,
+            model=self.plan.model,
+        )
+
+    def retrying(self, target: Target, *, attempt: int, pause: float, error: GatewayError) -> None:
+        told = {"attempt": attempt, "delay_ms": round(pause * 1000), "error_type": _code(error)}
+        self.publish("retry_attempted", told)
+
+    def falling_back(self, target: Target, *, to: Target, error: GatewayError) -> None:
+        names = {"from_provider": target.provider.name, "to_provider": to.provider.name}
+        self.publish("fallback_used", {**names, "reason": _code(error)})
 
     def _note_target(self) -> None:
         """Puts the target in hand, and its prices, on the ledger's line."""
@@ -274,5 +298,9 @@ def _outcome(error: BaseException | None) -> tuple[str, str]:
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "aborted", ""
     if isinstance(error, GatewayError):
-        return "error", (error.code or error.error_type)[:100]
+        return "error", _code(error)
     return "error", "internal_error"
+
+
+def _code(error: GatewayError) -> str:
+    return (error.code or error.error_type)[:100]

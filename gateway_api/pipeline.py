@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
-from chat.errors import GatewayError, ServiceUnavailable
+from chat.errors import GatewayError, RateLimited, ServiceUnavailable
 from chat.requests import ChatRequest
 from chat.types import Batch, Reply
 from gateway_api.exchange import Call, Exchange, estimate_prompt
+from gateway_api.refusals import tell_refusal
 from keys.limits import admit
 from providers import snapshot
 from providers.adapters.base import ChatAdapter
@@ -34,7 +35,11 @@ async def begin(
 def admitted(call: Call, dispatch: Dispatch, *, journal: Journal) -> Exchange:
     """The call, counted against its key's limits and ready to be made. Raises RateLimited."""
     most_output = max(0, call.request.max_output_tokens or 0)
-    admission = admit(call.caller, tokens=estimate_prompt(call.request) + most_output)
+    try:
+        admission = admit(call.caller, tokens=estimate_prompt(call.request) + most_output)
+    except RateLimited as error:
+        tell_refusal(call, dispatch.plan.model, error)
+        raise
     return Exchange(call, dispatch.plan, admission, dispatch, journal)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from random import getrandbits
-
 import msgspec
 from msgspec import Struct
 
 from chat.types import TokenCounts
+from events_app.lines import EventLine, shortened
 from usage.fields import to_picodollars
 from usage.pricing import UnitPrices, cost
 
@@ -44,6 +42,7 @@ class Opened(Request, tag="opened", kw_only=True, gc=False):
     """A request about to be sent upstream."""
 
     prompt_tokens_estimate: int = 0
+    has_tools: bool = False
 
     def end(
         self,
@@ -126,19 +125,10 @@ class Closed(Request, tag="closed", kw_only=True, gc=False):
     time_to_first_token_ms: int | None = None
 
 
-Line = Opened | Progress | Closed
+Line = Opened | Progress | Closed | EventLine
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
-
-
-def new_id() -> str:
-    """A UUID's 32 hexadecimal digits that begin with the time (version 7): rows go to the end of
-    their index instead of all over it. Unique, not secret: the system's randomness costs 15 us."""
-    milliseconds = time.time_ns() // 1_000_000
-    return (
-        f"{milliseconds:012x}7{getrandbits(12):03x}{0x8 | getrandbits(2):x}{getrandbits(60):015x}"
-    )
 
 
 def encode(line: Line) -> bytes:
@@ -154,12 +144,14 @@ def decode(line: bytes) -> Line:
     return _decoder.decode(line)
 
 
-def is_closed(line: bytes) -> bool:
-    """Whether an encoded line is a Closed one, without decoding it."""
-    return line.startswith(b'{"line":"closed"')
+def is_progress(line: bytes) -> bool:
+    """Whether an encoded line is a Progress one, without decoding it."""
+    return line.startswith(b'{"line":"progress"')
 
 
 def _cut(line: Line) -> Line:
+    if isinstance(line, EventLine):
+        return shortened(line)
     texts = {
         name: value[:MAX_TEXT]
         for name in line.__struct_fields__
