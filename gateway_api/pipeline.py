@@ -9,6 +9,7 @@ from typing import Protocol
 from chat.errors import GatewayError, RateLimited, ServiceUnavailable
 from chat.requests import ChatRequest
 from chat.types import Batch, Reply
+from gateway_api import tool_loop
 from gateway_api.exchange import Call, Exchange, estimate_prompt
 from gateway_api.refusals import tell_refusal
 from keys.limits import admit
@@ -92,6 +93,8 @@ async def complete(exchange: Exchange, encode: Callable[[Reply], bytes] | None =
     one of `encode` is the request's failure too, and the answer is billed. The ledger's line is
     closed when this returns."""
     with exchange:
+        if exchange.tools is not None:
+            return await tool_loop.complete(exchange, exchange.tools)
         reply = await exchange.dispatch.complete()
         exchange.read_reply(reply)
         if encode is not None:
@@ -119,6 +122,11 @@ async def stream(exchange: Exchange) -> AsyncGenerator[Batch]:
     """The answer as it comes. The first batch comes when an upstream is known to answer; the
     ledger's line is closed before this ends, also when the caller leaves or the upstream fails."""
     with exchange:
+        if exchange.tools is not None:
+            async with aclosing(tool_loop.stream(exchange, exchange.tools)) as said:
+                async for batch in said:
+                    yield batch
+            return
         async for batch in exchange.dispatch.stream():
             exchange.read_batch(batch)
             yield batch
