@@ -109,7 +109,9 @@ class StreamedTurn:
 
     def finish(self, reason: str | None) -> ChatChunk:
         """The chunk that ends the answer."""
-        choice = ChunkChoice(index=0, delta=Delta(), finish_reason=cast(FinishReason | None, reason))
+        choice = ChunkChoice(
+            index=0, delta=Delta(), finish_reason=cast(FinishReason | None, reason)
+        )
         return ChatChunk(choices=[choice], **self._head)
 
 
