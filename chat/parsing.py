@@ -76,13 +76,11 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_chat_request(raw: bytes) -> ChatRequest:
     """A chat completion request on the OpenAI wire. Raises InvalidRequest naming `param`."""
     body = parse_object(raw)
-    params = convert(body, ChatParams)
-    return ChatRequest(
-        params=params,
-        body=without_execution(body),
-        size=len(raw),
-        server_rounds=server_rounds(params),
-    )
+    request = ChatRequest(params=convert(body, ChatParams), body=body, size=len(raw))
+    if "tool_execution" in body or "max_tool_rounds" in body:
+        request.body = without_execution(body)
+        request.server_rounds = server_rounds(request.params)
+    return request
 
 
 def convert(body: dict[str, Any], params: type[Params]) -> Params:

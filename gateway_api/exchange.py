@@ -131,6 +131,7 @@ class Exchange:
             self.cost_usd = from_picodollars(closed.cost_picodollars)
         self.admission.settle(closed.tokens_input + closed.tokens_output)
         self.journal.close(closed)
+        self.dispatch.watcher = None  # or request and watcher are a cycle for the collector
 
     def publish(self, type_: str, fields: dict[str, Any]) -> None:
         """Tells an event of this request."""

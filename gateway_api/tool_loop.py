@@ -59,7 +59,7 @@ async def stream(exchange: Exchange, tools: ServerTools) -> AsyncGenerator[Batch
             async for batch in batches:
                 exchange.read_batch(batch)
                 chunks = turn.feed(batch)
-                if first and not chunks:
+                if first and batch.chunks and not chunks:
                     chunks = [opening(batch.chunks[0])]
                 if chunks:
                     first = False
