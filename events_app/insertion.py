@@ -23,7 +23,7 @@ from operator import attrgetter, gt
 from typing import Any
 
 import msgspec
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import CharField
 
 from events_app.lines import EventLine
@@ -48,14 +48,30 @@ def insert(lines: Sequence[EventLine]) -> None:
     on_postgres = connection.vendor == "postgresql"
     moment = _as_datetime if on_postgres else _as_text
     rows = [(line.id, moment(line.at), _fields(line), *_fitting(line)) for line in lines]
-    with transaction.atomic(), connection.wrap_database_errors:
-        if on_postgres:
-            _insert_arrays(rows)
-        else:
+    if not on_postgres:
+        with transaction.atomic(), connection.wrap_database_errors:
             _insert_at_once(rows)
+        return
+    try:
+        with transaction.atomic(), connection.wrap_database_errors:
+            _copy(rows)
+    except IntegrityError:
+        # Some are there already: lines come again when their worker died after the commit, or
+        # began a new segment.
+        with transaction.atomic(), connection.wrap_database_errors:
+            _insert_missing(rows)
 
 
-def _insert_arrays(rows: Sequence[tuple[Any, ...]]) -> None:
+def _copy(rows: Sequence[tuple[Any, ...]]) -> None:
+    """A third of the time of an INSERT there, which COPY cannot do: it knows no ON CONFLICT."""
+    raw = connection.connection
+    raw.execute(_TAKE_LOCK)
+    with raw.cursor() as cursor, cursor.copy(_COPY) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _insert_missing(rows: Sequence[tuple[Any, ...]]) -> None:
     raw = connection.connection
     raw.execute(_TAKE_LOCK)
     raw.execute(_FROM_ARRAYS, [list(column) for column in zip(*rows, strict=True)])
@@ -119,6 +135,7 @@ _LENGTHS = tuple(
 )
 _COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
 _INTO = f'INSERT INTO "{Event._meta.db_table}" ({_COLUMNS})'
+_COPY = f"COPY {_INTO.removeprefix('INSERT INTO ')} FROM STDIN"
 _ONCE = 'ON CONFLICT ("line", "type") DO NOTHING'
 _MARKS = f"({', '.join('?' * len(_NAMES))})"
 _ROWS_AT_ONCE = 32_000 // len(_NAMES)
