@@ -12,6 +12,7 @@ from chat.types import Batch, Reply
 from gateway_api import tool_loop
 from gateway_api.exchange import Call, Exchange, estimate_prompt
 from gateway_api.refusals import tell_refusal
+from gateway_api.server_tools import server_tools
 from keys.limits import admit
 from providers import snapshot
 from providers.adapters.base import ChatAdapter
@@ -30,7 +31,12 @@ async def begin(
 ) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
-    return admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
+    tools = None
+    if isinstance(call.request, ChatRequest) and call.request.server_rounds:
+        tools = await server_tools(call.request, caller=call.caller, request_id=call.request_id)
+    exchange = admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
+    exchange.tools = tools
+    return exchange
 
 
 def admitted(call: Call, dispatch: Dispatch, *, journal: Journal) -> Exchange:

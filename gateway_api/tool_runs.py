@@ -11,21 +11,14 @@ from typing import Any
 import orjson
 
 from chat.ids import new_id
+from tools_app.results import ToolResult
 
 MAX_CALLS = 32
 """Calls of one turn that are run. A model that asks for more is told so."""
 AT_ONCE = 8
 NOT_AN_OBJECT = "arguments_that_are_no_json_object"
 Publish = Callable[[str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What became of one call: the text its model reads, and where it failed a word that may be
-    told in an event."""
-
-    text: str
-    error: str | None = None
+Run = Callable[[str, str, str], Awaitable[ToolResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +27,7 @@ class ServerTools:
     arguments as the model wrote them and the call's id; it raises nothing."""
 
     names: frozenset[str]
-    run: Callable[[str, str, str], Awaitable[Ran]]
+    run: Run
 
 
 async def run_all(
@@ -47,7 +40,7 @@ async def run_all(
 
     async def answer(at: int, call: dict[str, Any]) -> dict[str, Any]:
         if at >= MAX_CALLS:
-            ran = Ran(f"Not run: more than {MAX_CALLS} calls at once.", "too_many_calls")
+            ran = ToolResult(f"Not run: more than {MAX_CALLS} calls at once.", "too_many_calls")
         else:
             async with gate:
                 ran = await _run(call, tools, seconds=deadline - time.monotonic(), publish=publish)
@@ -60,20 +53,20 @@ async def run_all(
 
 async def _run(
     call: dict[str, Any], tools: ServerTools, *, seconds: float, publish: Publish
-) -> Ran:
+) -> ToolResult:
     name, arguments = call["function"]["name"], call["function"]["arguments"]
     told = {"tool_name": name, "call_id": call["id"]}
     publish("tool_started", told)
     started = time.perf_counter()
-    ran = Ran("", "cancelled")
+    ran = ToolResult("", "cancelled")
     try:
         if NOT_AN_OBJECT in arguments:
-            ran = Ran("Not run: the arguments must be a JSON object.", "invalid_arguments")
+            ran = ToolResult("Not run: the arguments must be a JSON object.", "invalid_arguments")
             return ran
         async with asyncio.timeout(seconds):
             ran = await tools.run(name, arguments, call["id"])
     except TimeoutError:
-        ran = Ran("The tool took too long and was stopped.", "timeout")
+        ran = ToolResult("The tool took too long and was stopped.", "timeout")
     finally:
         ended = {
             "success": ran.error is None,

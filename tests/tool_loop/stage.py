@@ -15,7 +15,7 @@ from chat.parsing import parse_chat_request
 from chat.types import ChatChunk
 from gateway_api import pipeline
 from gateway_api.exchange import Call, Exchange
-from gateway_api.tool_runs import Ran, ServerTools
+from gateway_api.tool_runs import ServerTools
 from keys.caller import Caller
 from keys.limits import admit
 from providers.dispatch import Dispatch
@@ -24,6 +24,7 @@ from providers.routing import Plan
 from providers.snapshot import ProviderFacts, Snapshot, Target
 from tests.scripted_model import call
 from tests.upstream import Asked, Peer, Upstream, completion, event
+from tools_app.results import ToolResult
 from usage.journal import Journal
 
 ASKING = "ask"
@@ -35,11 +36,11 @@ WEATHER = {
     },
 }
 OWN = {"type": "function", "function": {"name": "open_door", "parameters": {"type": "object"}}}
-Tool = Callable[[str, str, str], Awaitable[Ran]]
+Tool = Callable[[str, str, str], Awaitable[ToolResult]]
 
 
-async def sunny(name: str, arguments: str, call_id: str) -> Ran:
-    return Ran(f"Sunny in {json.loads(arguments).get('city')}.")
+async def sunny(name: str, arguments: str, call_id: str) -> ToolResult:
+    return ToolResult(f"Sunny in {json.loads(arguments).get('city')}.")
 
 
 def answers(*bodies: Any) -> Callable[[Asked, Peer], Awaitable[None]]:

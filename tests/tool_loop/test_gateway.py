@@ -47,12 +47,24 @@ async def sunny(asked: Asked, peer: Peer) -> None:
 
 def configured(model: Upstream, tool: Upstream) -> dict[str, Any]:
     url = f"http://127.0.0.1:{tool.port}/weather"
-    found = configuration(model.base_url)
-    found["tools"] = [
-        {"name": "get_weather", "kind": "http", "url": url, "parameters": CITY, "timeout": 1.0},
-        {"name": "ask_user", "kind": "client", "parameters": {"type": "object"}},
-    ]
-    return found
+    return configuration(model.base_url)
+
+
+def register(gateway: Gateway, tool: Upstream) -> None:
+    import subprocess
+    import sys
+    from tests.gateway import ROOT
+
+    url = f"http://127.0.0.1:{tool.port}/weather"
+    code = f"""
+from tools_app.models import Tool
+t = Tool(name="get_weather", kind="http", url={url!r}, parameters={CITY!r}, timeout_s=1.0)
+t.set_signing_secret("gws-0123456789012345678901234567890")
+t.save()
+Tool(name="ask_user", kind="client", parameters={{"type": "object"}}).save()
+"""
+    done = subprocess.run([sys.executable, "manage.py", "shell", "-c", code], cwd=ROOT, env=gateway._environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +76,7 @@ def served(
         gateway = Gateway(folder, url)
         gateway.environment["ABSTRACTCORE_OUTBOUND_ALLOW"] = "127.0.0.0/8"
         gateway.apply(configured(_model, _tool))
+        register(gateway, _tool)
         try:
             gateway.start()
             yield gateway
@@ -83,7 +96,19 @@ def tool(_tool: Upstream) -> Upstream:
     return _tool
 
 
+NAMED = {
+    "get_weather": {"type": "function", "function": {"name": "get_weather", "parameters": CITY}},
+    "ask_user": {"type": "function", "function": {"name": "ask_user", "parameters": {"type": "object"}}},
+}
+
+
 def request(**fields: Any) -> dict[str, Any]:
+    found = request_(**fields)
+    found["tools"] = [NAMED[t] if isinstance(t, str) else t for t in found["tools"] or ()] or None
+    return found
+
+
+def request_(**fields: Any) -> dict[str, Any]:
     return {
         "model": "scripted/gpt-4o-mini",
         "messages": ASKED,
@@ -257,6 +282,7 @@ def test_a_messages_request_has_its_tools_run(
     served: Gateway, model: Upstream, tool: Upstream
 ) -> None:
     asked = request(max_tokens=100)
+    asked["tools"] = [{"name": "get_weather", "input_schema": CITY}]
     model.script = answers(calling(call("Paris"), says="Let me see."), completion("It is sunny."))
     answered = served.post("/v1/messages", asked)
     assert answered.status == 200, answered.body
@@ -288,6 +314,7 @@ def test_an_ollama_chat_has_its_tools_run(served: Gateway, model: Upstream, tool
 def test_a_response_has_its_tools_run(served: Gateway, model: Upstream, tool: Upstream) -> None:
     asked = request(input="How is it in Paris?")
     del asked["messages"]
+    asked["tools"] = [{"type": "function", "name": "get_weather", "parameters": CITY}]
     model.script = answers(calling(call("Paris")), completion("It is sunny."))
     answered = served.post("/v1/responses", asked)
     assert answered.status == 200, answered.body

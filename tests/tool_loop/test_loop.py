@@ -13,7 +13,7 @@ import pytest
 from chat.errors import UpstreamRejected
 from events_app.publishing import install_sink
 from gateway_api import pipeline, tool_loop
-from gateway_api.tool_runs import MAX_CALLS, Ran
+from gateway_api.tool_runs import MAX_CALLS
 from tests import anthropic_upstream as claude
 from tests.scripted_model import call
 from tests.tool_loop.stage import (
@@ -25,6 +25,7 @@ from tests.tool_loop.stage import (
     streamed_call,
 )
 from tests.upstream import chat_line, completion, last_line
+from tools_app.results import ToolResult
 from usage.lines import Closed, Opened, Progress, decode, interrupted
 from usage.pricing import Tier, UnitPrices
 
@@ -83,11 +84,11 @@ async def test_calls_of_one_turn_run_at_the_same_time(stage: Stage) -> None:
     )
     here: dict[str, asyncio.Event] = {"Paris": asyncio.Event(), "Rome": asyncio.Event()}
 
-    async def meet(name: str, arguments: str, call_id: str) -> Ran:
+    async def meet(name: str, arguments: str, call_id: str) -> ToolResult:
         city = json.loads(arguments)["city"]
         here[city].set()
         await asyncio.wait_for(here["Rome" if city == "Paris" else "Paris"].wait(), 5)
-        return Ran(city)
+        return ToolResult(city)
 
     await stage.complete(tool=meet)
     results = stage.bodies()[1]["messages"][-2:]
@@ -132,10 +133,10 @@ async def test_the_first_chunk_is_there_while_the_tool_still_runs(stage: Stage) 
     )
     running = asyncio.Event()
 
-    async def slow(name: str, arguments: str, call_id: str) -> Ran:
+    async def slow(name: str, arguments: str, call_id: str) -> ToolResult:
         running.set()
         await asyncio.Event().wait()
-        return Ran("never")
+        return ToolResult("never")
 
     async with aclosing(pipeline.stream(stage.exchange(tool=slow, stream=True))) as batches:
         first = await asyncio.wait_for(anext(batches), 5)
@@ -199,8 +200,8 @@ async def test_what_a_returned_turn_lacks_is_run_when_it_comes_back(stage: Stage
 
 
 async def test_a_failing_tool_is_something_the_model_reads(stage: Stage) -> None:
-    async def broken(name: str, arguments: str, call_id: str) -> Ran:
-        return Ran("The tool answered 500.", "http_500")
+    async def broken(name: str, arguments: str, call_id: str) -> ToolResult:
+        return ToolResult("The tool answered 500.", "http_500")
 
     stage.upstream.script = answers(calling(call("Paris")), completion("I could not tell."))
     answered = await stage.complete(tool=broken)
@@ -255,9 +256,9 @@ async def test_tools_run_no_longer_than_the_request_may(
 ) -> None:
     monkeypatch.setattr(tool_loop, "RUNS_FOR_S", 0.2)
 
-    async def hang(name: str, arguments: str, call_id: str) -> Ran:
+    async def hang(name: str, arguments: str, call_id: str) -> ToolResult:
         await asyncio.Event().wait()
-        return Ran("never")
+        return ToolResult("never")
 
     stage.upstream.script = answers(calling(call("Paris")))
     answered = await stage.complete(tool=hang)
@@ -331,12 +332,12 @@ async def test_a_worker_killed_between_two_rounds_is_billed_the_rounds_that_were
     stage.upstream.script = answers(calling(call("Paris")), completion("Sunny."))
     seen: list[Closed] = []
 
-    async def look(name: str, arguments: str, call_id: str) -> Ran:
+    async def look(name: str, arguments: str, call_id: str) -> ToolResult:
         written = lines(stage)
         (opened,) = (line for line in written if isinstance(line, Opened))
         *_, progress = (line for line in written if isinstance(line, Progress))
         seen.append(interrupted(opened, progress))
-        return Ran("seen")
+        return ToolResult("seen")
 
     await stage.complete(tool=look)
     assert (seen[0].tokens_input, seen[0].tokens_output, seen[0].attempts) == (9, 3, 1)
@@ -401,8 +402,8 @@ async def test_the_loop_speaks_ollamas_words(stage: Stage) -> None:
 
 
 async def test_each_run_is_told_of(stage: Stage) -> None:
-    async def half(name: str, arguments: str, call_id: str) -> Ran:
-        return Ran("no", "http_500") if "Rome" in arguments else Ran("Sunny.")
+    async def half(name: str, arguments: str, call_id: str) -> ToolResult:
+        return ToolResult("no", "http_500") if "Rome" in arguments else ToolResult("Sunny.")
 
     stage.upstream.script = answers(calling(call("Paris"), call("Rome", 1)), completion("Well."))
     install_sink(stage.journal.note)
