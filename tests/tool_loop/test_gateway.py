@@ -17,6 +17,7 @@ from tests.scripted_model import call
 from tests.tool_loop.stage import OWN, answers, calling, pieces_of, streamed_call
 from tests.upstream import Asked, Peer, Upstream, completion, scripted_upstream, silence
 
+OPERATOR = "gw-test-operator-0123456789abcdef0123456789"
 ASKED = [{"role": "user", "content": "How is it in Paris?"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 STREAMED_TURN = pieces_of(
@@ -45,26 +46,26 @@ async def sunny(asked: Asked, peer: Peer) -> None:
     peer.answer(200, json.dumps({"weather": f"sunny in {city}"}).encode())
 
 
-def configured(model: Upstream, tool: Upstream) -> dict[str, Any]:
-    url = f"http://127.0.0.1:{tool.port}/weather"
-    return configuration(model.base_url)
+def configured(model: Upstream) -> dict[str, Any]:
+    found = configuration(model.base_url)
+    found["keys"].append({"name": "operator", "secret": OPERATOR, "admin": True})
+    return found
 
 
 def register(gateway: Gateway, tool: Upstream) -> None:
-    import subprocess
-    import sys
-    from tests.gateway import ROOT
-
     url = f"http://127.0.0.1:{tool.port}/weather"
-    code = f"""
-from tools_app.models import Tool
-t = Tool(name="get_weather", kind="http", url={url!r}, parameters={CITY!r}, timeout_s=1.0)
-t.set_signing_secret("gws-0123456789012345678901234567890")
-t.save()
-Tool(name="ask_user", kind="client", parameters={{"type": "object"}}).save()
-"""
-    done = subprocess.run([sys.executable, "manage.py", "shell", "-c", code], cwd=ROOT, env=gateway._environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    for registration in (
+        {"name": "get_weather", "kind": "http", "url": url, "parameters": CITY, "timeout": 1.0},
+        {"name": "ask_user", "kind": "client", "parameters": {"type": "object"}},
+    ):
+        answered = gateway.post(
+            "/v1/tools/register", registration, authorization=f"Bearer {OPERATOR}"
+        )
+        assert answered.status == 201, answered.body
+    own = {"authorization": f"Bearer {KEY}"}
+    wait_until(
+        lambda: gateway.call("GET", "/v1/tools/ask_user", headers=own).status == 200, seconds=5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +76,10 @@ def served(
     with spare_database(folder) as url:
         gateway = Gateway(folder, url)
         gateway.environment["ABSTRACTCORE_OUTBOUND_ALLOW"] = "127.0.0.0/8"
-        gateway.apply(configured(_model, _tool))
-        register(gateway, _tool)
+        gateway.apply(configured(_model))
         try:
             gateway.start()
+            register(gateway, _tool)
             yield gateway
         finally:
             gateway.stop()
@@ -96,19 +97,7 @@ def tool(_tool: Upstream) -> Upstream:
     return _tool
 
 
-NAMED = {
-    "get_weather": {"type": "function", "function": {"name": "get_weather", "parameters": CITY}},
-    "ask_user": {"type": "function", "function": {"name": "ask_user", "parameters": {"type": "object"}}},
-}
-
-
 def request(**fields: Any) -> dict[str, Any]:
-    found = request_(**fields)
-    found["tools"] = [NAMED[t] if isinstance(t, str) else t for t in found["tools"] or ()] or None
-    return found
-
-
-def request_(**fields: Any) -> dict[str, Any]:
     return {
         "model": "scripted/gpt-4o-mini",
         "messages": ASKED,
@@ -282,7 +271,6 @@ def test_a_messages_request_has_its_tools_run(
     served: Gateway, model: Upstream, tool: Upstream
 ) -> None:
     asked = request(max_tokens=100)
-    asked["tools"] = [{"name": "get_weather", "input_schema": CITY}]
     model.script = answers(calling(call("Paris"), says="Let me see."), completion("It is sunny."))
     answered = served.post("/v1/messages", asked)
     assert answered.status == 200, answered.body
@@ -314,7 +302,6 @@ def test_an_ollama_chat_has_its_tools_run(served: Gateway, model: Upstream, tool
 def test_a_response_has_its_tools_run(served: Gateway, model: Upstream, tool: Upstream) -> None:
     asked = request(input="How is it in Paris?")
     del asked["messages"]
-    asked["tools"] = [{"type": "function", "name": "get_weather", "parameters": CITY}]
     model.script = answers(calling(call("Paris")), completion("It is sunny."))
     answered = served.post("/v1/responses", asked)
     assert answered.status == 200, answered.body
