@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import anthropic_upstream as claude
 from tests.conftest import spare_database
 from tests.gateway import KEY, Gateway, Told, configuration, wait_until
 from tests.scripted_model import call
@@ -48,6 +49,16 @@ async def sunny(asked: Asked, peer: Peer) -> None:
 
 def configured(model: Upstream) -> dict[str, Any]:
     found = configuration(model.base_url)
+    (scripted,) = found["providers"]
+    found["providers"] += [
+        {**scripted, "name": "native", "options": {"responses": True}},
+        {
+            **scripted,
+            "name": "claude",
+            "kind": "anthropic",
+            "base_url": model.base_url.removesuffix("/v1"),
+        },
+    ]
     found["keys"].append({"name": "operator", "secret": OPERATOR, "admin": True})
     return found
 
@@ -316,6 +327,35 @@ def test_a_response_has_its_tools_run(served: Gateway, model: Upstream, tool: Up
     ended = json.loads(streamed.rstrip().rpartition("data: ")[2])["response"]
     assert ended["output"][-1]["content"][0]["text"] == "Let me see.\n\nIt is sunny."
     assert ended["usage"]["total_tokens"] == 46
+
+
+def test_a_provider_with_responses_of_its_own_is_asked_for_chats(
+    served: Gateway, model: Upstream, tool: Upstream
+) -> None:
+    """The gateway goes on from the answers itself."""
+    asked = request(model="native/gpt-4o-mini", input="How is it in Paris?")
+    del asked["messages"]
+    model.script = answers(calling(call("Paris")), completion("It is sunny."))
+    answered = served.post("/v1/responses", asked)
+    assert answered.json()["output"][0]["content"][0]["text"] == "It is sunny."
+    assert {each.path for each in model.asked} == {"/v1/chat/completions"}
+
+
+def test_a_messages_request_to_anthropic_has_its_tools_run(
+    served: Gateway, model: Upstream, tool: Upstream
+) -> None:
+    model.script = answers(
+        claude.message(claude.tool_use("toolu_1", "get_weather", city="Paris"), stop="tool_use"),
+        claude.message(claude.text("It is sunny.")),
+    )
+    asked = request(model="claude/claude-sonnet-4-5", max_tokens=100)
+    answered = served.post("/v1/messages", asked)
+    assert answered.json()["content"] == [claude.text("It is sunny.")]
+    first, second = (each.json() for each in model.asked)
+    assert {"tool_execution", "max_tool_rounds"}.isdisjoint(first)
+    assert first["tools"][0]["input_schema"] == CITY
+    (result,) = second["messages"][-1]["content"]
+    assert (result["type"], result["tool_use_id"]) == ("tool_result", "toolu_1")
 
 
 def test_a_caller_who_leaves_takes_the_tool_along(
