@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import Error, close_old_connections
 from django.utils import timezone
 
 from events_app.models import Event
+
+logger = logging.getLogger(__name__)
 
 BATCH = 2000
 """Rows a transaction: SQLite's only writer, the ledger's, waits for no longer than that."""
@@ -41,5 +44,7 @@ def prune_expired() -> None:
     close_old_connections()
     try:
         prune(expiry(), seconds=STEP_S)
+    except Error as error:
+        logger.warning("Expired events could not be deleted: %s", error)
     finally:
         close_old_connections()

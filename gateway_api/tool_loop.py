@@ -30,6 +30,8 @@ from usage.lines import Spent
 
 RUNS_FOR_S = 300.0
 """From its first call on, a request runs tools for no longer than this."""
+MAX_ADDED = 16 * 1024 * 1024
+"""Bytes of calls and results: beyond any model's window, and all of it is held and sent again."""
 BETWEEN_TURNS = "\n\n"
 
 
@@ -95,7 +97,7 @@ class _ToolLoop:
 
     def runs(self, said: Said) -> bool:
         """Whether a turn is run here, and the model asked again."""
-        if self._rounds_left < 1 or self._seconds_left() <= 0:
+        if self._rounds_left < 1 or self._seconds_left() <= 0 or self._size_added() > MAX_ADDED:
             return False
         return said.calls_only(self._tools.names)
 
@@ -124,12 +126,16 @@ class _ToolLoop:
     async def _run_calls(self, calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if self._deadline is None:
             self._deadline = time.monotonic() + RUNS_FOR_S
-        return await run_all(
-            calls, self._tools, seconds=self._seconds_left(), publish=self._exchange.publish
-        )
+        seconds, started = self._seconds_left(), time.perf_counter()
+        told = await run_all(calls, self._tools, seconds=seconds, publish=self._exchange.publish)
+        self._exchange.dispatch.waited_s += time.perf_counter() - started
+        return told
 
     def _seconds_left(self) -> float:
         return RUNS_FOR_S if self._deadline is None else self._deadline - time.monotonic()
+
+    def _size_added(self) -> int:
+        return self._request.size - self._exchange.call.request.size
 
     def _go_on(self, messages: list[dict[str, Any]]) -> None:
         self._added += messages

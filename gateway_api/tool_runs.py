@@ -16,6 +16,8 @@ from tools_app.results import ToolResult
 MAX_CALLS = 32
 """Calls of one turn that are run. A model that asks for more is told so."""
 AT_ONCE = 8
+MAX_TOLD = 100
+"""Characters of a call's id in events: its upstream may have made it, or its caller."""
 NOT_AN_OBJECT = "arguments_that_are_no_json_object"
 Publish = Callable[[str, dict[str, Any]], None]
 Run = Callable[[str, str, str], Awaitable[ToolResult]]
@@ -55,7 +57,7 @@ async def _run(
     call: dict[str, Any], tools: ServerTools, *, seconds: float, publish: Publish
 ) -> ToolResult:
     name, arguments = call["function"]["name"], call["function"]["arguments"]
-    told = {"tool_name": name, "call_id": call["id"]}
+    told = {"tool_name": name, "call_id": call["id"][:MAX_TOLD]}
     publish("tool_started", told)
     started = time.perf_counter()
     ran = ToolResult("", "cancelled")

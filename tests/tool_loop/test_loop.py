@@ -242,6 +242,34 @@ async def test_rounds_are_bounded_and_the_last_turn_is_the_callers(stage: Stage)
     assert ledger(stage).tokens_input == 36
 
 
+async def test_the_last_turns_calls_are_streamed_to_the_caller(stage: Stage) -> None:
+    stage.upstream.script = answers(
+        pieces_of(
+            *({"tool_calls": [part]} for part in streamed_call(0, "Paris")),
+            finish="tool_calls",
+            usage=(9, 4),
+        )
+    )
+    chunks = await stage.stream(max_tool_rounds=1)
+    choice = folded(chunks)["choices"][0]
+    assert choice["message"]["tool_calls"] == [call("Paris")]
+    assert choice["finish_reason"] == "tool_calls"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.prompt_tokens == 18
+
+
+async def test_what_tools_say_is_bounded(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool_loop, "MAX_ADDED", 5000)
+
+    async def talk(name: str, arguments: str, call_id: str) -> ToolResult:
+        return ToolResult("x" * 3000)
+
+    stage.upstream.script = answers(calling(call("Paris")))
+    answered = await stage.complete(tool=talk)
+    assert len(stage.upstream.asked) == 3
+    assert answered["choices"][0]["finish_reason"] == "tool_calls"
+
+
 async def test_calls_of_one_turn_are_bounded(stage: Stage) -> None:
     many = [call("Paris", number) for number in range(MAX_CALLS + 1)]
     stage.upstream.script = answers(calling(*many), completion("Sunny."))
