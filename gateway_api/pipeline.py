@@ -100,9 +100,10 @@ async def complete(exchange: Exchange, encode: Callable[[Reply], bytes] | None =
     closed when this returns."""
     with exchange:
         if exchange.tools is not None:
-            return await tool_loop.complete(exchange, exchange.tools)
-        reply = await exchange.dispatch.complete()
-        exchange.read_reply(reply)
+            reply = await tool_loop.complete(exchange, exchange.tools)
+        else:
+            reply = await exchange.dispatch.complete()
+            exchange.read_reply(reply)
         if encode is not None:
             reply.body = encode(reply)
     return reply
@@ -128,14 +129,22 @@ async def stream(exchange: Exchange) -> AsyncGenerator[Batch]:
     """The answer as it comes. The first batch comes when an upstream is known to answer; the
     ledger's line is closed before this ends, also when the caller leaves or the upstream fails."""
     with exchange:
-        if exchange.tools is not None:
-            async with aclosing(tool_loop.stream(exchange, exchange.tools)) as said:
-                async for batch in said:
-                    yield batch
-            return
-        async for batch in exchange.dispatch.stream():
-            exchange.read_batch(batch)
-            yield batch
+        source, read = _source(exchange)
+        async with aclosing(source) as found:
+            async for batch in found:
+                read(batch)
+                yield batch
+
+
+def _source(exchange: Exchange) -> tuple[AsyncGenerator[Batch], Callable[[Batch], None]]:
+    """The batches of the answer, and what takes note of them: a loop over tools has done so."""
+    if exchange.tools is None:
+        return exchange.dispatch.stream(), exchange.read_batch
+    return tool_loop.stream(exchange, exchange.tools), _already_read
+
+
+def _already_read(batch: Batch) -> None:
+    """Nothing."""
 
 
 class Encoder(Protocol):
@@ -149,9 +158,10 @@ class Encoder(Protocol):
 async def encoded(exchange: Exchange, encoder: Encoder) -> AsyncGenerator[bytes]:
     """`stream` as `encoder` writes it, whose refusals are the request's failure too."""
     with exchange:
-        async with aclosing(exchange.dispatch.stream()) as found:
+        source, read = _source(exchange)
+        async with aclosing(source) as found:
             async for batch in found:
-                exchange.read_batch(batch)
+                read(batch)
                 if piece := encoder.encode(batch):
                     yield piece
         last = encoder.end()
