@@ -16,6 +16,7 @@ from tests.conftest import spare_database
 from tests.gateway import KEY, Gateway, Told, configuration, wait_until
 from tests.scripted_model import call
 from tests.tool_loop.stage import OWN, answers, calling, pieces_of, streamed_call
+from tests.tools_app.stage import mcp_process
 from tests.upstream import Asked, Peer, Upstream, completion, scripted_upstream, silence
 
 OPERATOR = "gw-test-operator-0123456789abcdef0123456789"
@@ -356,6 +357,26 @@ def test_a_messages_request_to_anthropic_has_its_tools_run(
     assert first["tools"][0]["input_schema"] == CITY
     (result,) = second["messages"][-1]["content"]
     assert (result["type"], result["tool_use_id"]) == ("tool_result", "toolu_1")
+
+
+def test_a_tool_of_an_mcp_server_is_run(served: Gateway, model: Upstream, tool: Upstream) -> None:
+    added = {"name": "add", "arguments": '{"a": 2, "b": 3}'}
+    model.script = answers(
+        calling({"id": "c", "type": "function", "function": added}), completion("Five.")
+    )
+    with mcp_process() as server:
+        registration = {"name": "lab", "kind": "mcp", "url": server.url}
+        operator = f"Bearer {OPERATOR}"
+        registered = served.post("/v1/tools/register", registration, authorization=operator)
+        assert registered.status == 201, registered.body
+        own = {"authorization": f"Bearer {KEY}"}
+        wait_until(
+            lambda: served.call("GET", "/v1/tools/add", headers=own).status == 200, seconds=10
+        )
+        answered = served.chat(request(tools=["add"]))
+        served.call("DELETE", "/v1/tools/lab", headers={"authorization": operator})
+    assert answered.json()["choices"][0]["message"]["content"] == "Five."
+    assert model.asked[1].json()["messages"][-1]["content"] == "5"
 
 
 def test_a_caller_who_leaves_takes_the_tool_along(
