@@ -11,15 +11,15 @@ admission, one answer.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 import orjson
 
-from chat.errors import UpstreamFailed
+from chat.errors import GatewayError, UpstreamFailed
 from chat.folding import usage_fields
 from chat.requests import ChatRequest, Message, ToolCall
 from chat.types import Batch, ChatChunk, Reply, TokensDetails, Usage
@@ -38,40 +38,42 @@ BETWEEN_TURNS = "\n\n"
 async def complete(exchange: Exchange, tools: ServerTools) -> Reply:
     """The whole answer. Raises GatewayError."""
     loop = _ToolLoop(exchange, tools)
-    await loop.resume()
-    while True:
-        reply = await exchange.dispatch.complete()
-        exchange.read_reply(reply)
-        completion = orjson.loads(reply.body)
-        said = said_in(completion)
-        if not loop.runs(said):
-            return loop.answered(reply, completion)
-        await loop.run(said)
+    with loop.running_once():
+        await loop.resume()
+        while True:
+            reply = await exchange.dispatch.complete()
+            exchange.read_reply(reply)
+            completion = orjson.loads(reply.body)
+            said = said_in(completion)
+            if not loop.runs(said):
+                return loop.answered(reply, completion)
+            await loop.run(said)
 
 
 async def stream(exchange: Exchange, tools: ServerTools) -> AsyncGenerator[Batch]:
     """The answer as it comes: of every turn what can be seen at once, with one finish and one
     usage at the end. The first batch comes with the first turn's first good chunk."""
     loop = _ToolLoop(exchange, tools)
-    await loop.resume()
-    first = True
-    while True:
-        turn = loop.turn(first=first)
-        async with aclosing(exchange.dispatch.stream()) as batches:
-            async for batch in batches:
-                exchange.read_batch(batch)
-                chunks = turn.feed(batch)
-                if first and batch.chunks and not chunks:
-                    chunks = [opening(batch.chunks[0])]
-                if chunks:
-                    first = False
-                    loop.note_text(chunks)
-                    yield Batch(chunks=chunks)
-        said = turn.said()
-        if not loop.runs(said):
-            yield Batch(chunks=loop.ending(turn, said))
-            return
-        await loop.run(said)
+    with loop.running_once():
+        await loop.resume()
+        first = True
+        while True:
+            turn = loop.turn(first=first)
+            async with aclosing(exchange.dispatch.stream()) as batches:
+                async for batch in batches:
+                    exchange.read_batch(batch)
+                    chunks = turn.feed(batch)
+                    if first and batch.chunks and not chunks:
+                        chunks = [opening(batch.chunks[0])]
+                    if chunks:
+                        first = False
+                        loop.note_text(chunks)
+                        yield Batch(chunks=chunks)
+            said = turn.said()
+            if not loop.runs(said):
+                yield Batch(chunks=loop.ending(turn, said))
+                return
+            await loop.run(said)
 
 
 class _ToolLoop:
@@ -86,7 +88,7 @@ class _ToolLoop:
         self._rounds_left = request.server_rounds
         self._deadline: float | None = None
         self._added: list[dict[str, Any]] = []
-        self._texts: list[str] = []
+        self._texts: list[Any] = []
         self._shown = False
 
     @property
@@ -94,6 +96,17 @@ class _ToolLoop:
         """Whether an answer in a format would be spoilt by what is said before it."""
         wanted = self._request.params.response_format
         return wanted is not None and wanted.type != "text"
+
+    @contextmanager
+    def running_once(self) -> Iterator[None]:
+        """Tells the caller's client not to try again what failed after a tool was run: it would be
+        run twice."""
+        try:
+            yield
+        except GatewayError as error:
+            if self._added:
+                error.should_retry = False
+            raise
 
     def runs(self, said: Said) -> bool:
         """Whether a turn is run here, and the model asked again."""
@@ -103,12 +116,12 @@ class _ToolLoop:
 
     async def run(self, said: Said) -> None:
         """Runs a turn's calls and has the next one asked for."""
-        message = {**said.message, "tool_calls": replayable(said.calls)}
+        calls = replayable(said.calls, taken=_call_ids(self._request.params.messages))
+        message = {**said.message, "tool_calls": calls}
         self._exchange.end_round()
-        if text := message.get("content"):
-            self._texts.append(text)
+        self._texts.append(message.get("content"))
         self._rounds_left -= 1
-        results = await self._run_calls(message["tool_calls"])
+        results = await self._run_calls(calls)
         self._go_on([message, *results])
 
     async def resume(self) -> None:
@@ -167,9 +180,10 @@ class _ToolLoop:
         usage = completion["usage"] = usage_fields(self._usage())
         completion["tool_messages"] = self._added
         message = completion["choices"][0]["message"]
-        if self._texts and not self._holds_text:
-            texts = [*self._texts, message.get("content")]
-            message["content"] = BETWEEN_TURNS.join(text for text in texts if text)
+        before = [text for text in self._texts if text and isinstance(text, str)]
+        said = message.get("content") or ""
+        if before and isinstance(said, str) and not self._holds_text:
+            message["content"] = BETWEEN_TURNS.join([*before, *filter(None, [said])])
         return Reply(
             body=orjson.dumps(completion),
             finish_reason=reply.finish_reason,
@@ -207,6 +221,12 @@ def _unanswered(messages: Sequence[Message]) -> list[ToolCall]:
         calls = message.tool_calls if message.role == "assistant" else None
         return [call for call in calls or () if call.id not in answered]
     return []
+
+
+def _call_ids(messages: Sequence[Message]) -> Iterator[str]:
+    for message in messages:
+        for call in message.tool_calls or ():
+            yield call.id
 
 
 def _continued(request: ChatRequest, messages: list[dict[str, Any]]) -> ChatRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,12 @@ async def _run(
     return ran
 
 
-def replayable(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The calls as they can stand in a history: each with an id of its own, because an answer names
-    the call it answers by it, and with an object for arguments, because most upstreams take no
-    other. What a model wrote instead stands in that object, for it to see."""
-    seen: set[str] = set()
+def replayable(calls: Sequence[dict[str, Any]], *, taken: Iterable[str]) -> list[dict[str, Any]]:
+    """The calls as they can stand in a history: each with an id of its own (`taken` are earlier
+    ones), because an answer names the call it answers by it, and with an object for arguments,
+    because most upstreams take no other. What a model wrote instead stands in that object, for it
+    to see."""
+    seen = set(taken)
     named = []
     for call in calls:
         id_ = call.get("id") or ""

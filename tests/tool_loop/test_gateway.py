@@ -396,6 +396,24 @@ def test_a_caller_who_leaves_takes_the_tool_along(
         assert completed.fields["error"] == "cancelled"
 
 
+def test_a_caller_who_leaves_a_later_round_takes_the_model_along(
+    served: Gateway, model: Upstream, tool: Upstream
+) -> None:
+    first = answers(calling(call("Paris")))
+
+    async def then_silence(asked: Asked, peer: Peer) -> None:
+        await (first if len(model.asked) == 1 else silence)(asked, peer)
+
+    model.script = then_silence
+    caller = _send(served, request(), "left-later")
+    wait_until(lambda: len(model.asked) == 2, seconds=5)
+    caller.close()
+    wait_until(lambda: len(model.left) == 1, seconds=0.9)
+    ended = events_of(served, "left-later")[-1]
+    assert (ended.fields["status"], ended.fields["attempts"]) == ("aborted", 2)
+    assert ended.fields["tokens_input"] > 9
+
+
 def test_a_worker_killed_in_the_middle_bills_once(
     served: Gateway, model: Upstream, tool: Upstream
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chat.errors import UpstreamRejected
+from chat.errors import UpstreamOverloaded, UpstreamRateLimited, UpstreamRejected
 from events_app.publishing import install_sink
 from gateway_api import pipeline, tool_loop
 from gateway_api.tool_runs import MAX_CALLS
@@ -343,6 +343,29 @@ async def test_a_failure_of_a_later_round_is_billed_what_came_before(stage: Stag
     closed = ledger(stage)
     assert (closed.status, closed.attempts) == ("error", 2)
     assert (closed.tokens_input, closed.tokens_output) == (9, 3)
+
+
+async def test_what_failed_after_a_tool_was_run_is_not_to_be_tried_again(stage: Stage) -> None:
+    busy = (503, {"error": {"message": "busy"}})
+    stage.upstream.script = answers(busy)
+    with pytest.raises(UpstreamOverloaded) as before:
+        await stage.complete()
+    stage.upstream.script = answers(calling(call("Paris")), (429, {}))
+    with pytest.raises(UpstreamRateLimited) as after:
+        await stage.complete()
+    assert after.value.should_retry is False
+    assert before.value.retryable
+
+
+async def test_ids_are_never_used_twice_in_a_conversation(stage: Stage) -> None:
+    stage.upstream.script = answers(
+        calling(call("Paris")), calling(call("Rome")), completion("Sunny.")
+    )
+    await stage.complete()
+    *_, first, told, second, told_too = stage.bodies()[2]["messages"]
+    ids = [each["tool_calls"][0]["id"] for each in (first, second)]
+    assert ids[0] == "call_0" != ids[1]
+    assert [told["tool_call_id"], told_too["tool_call_id"]] == ids
 
 
 async def test_later_rounds_ask_who_answered_the_first(stage: Stage) -> None:
