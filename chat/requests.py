@@ -253,6 +253,10 @@ class ChatRequest:
         return self.params.stream is True
 
     @property
+    def has_tools(self) -> bool:
+        return bool(self.params.tools or self.params.functions)
+
+    @property
     def wants_usage(self) -> bool:
         """Whether the caller asked for the usage chunk of a stream."""
         options = self.params.stream_options

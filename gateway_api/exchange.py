@@ -92,7 +92,7 @@ class Exchange:
             endpoint=call.endpoint,
             stream=call.request.stream,
             prompt_tokens_estimate=estimate_prompt(call.request),
-            has_tools=isinstance(call.request, ChatRequest) and bool(call.request.params.tools),
+            has_tools=isinstance(call.request, ChatRequest) and call.request.has_tools,
             worker=self.journal.name,
         )
         self._note_target()

@@ -38,7 +38,7 @@ def said_in(completion: dict[str, Any]) -> Said:
     """What a whole answer says."""
     choices = completion.get("choices") or [{}]
     message = choices[0].get("message") or {}
-    known = {name: value for name, value in message.items() if value is not None}
+    known = {name: value for name, value in message.items() if value is not None and value != []}
     return Said({"role": "assistant", **known}, choices[0].get("finish_reason"))
 
 

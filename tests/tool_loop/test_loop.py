@@ -199,6 +199,20 @@ async def test_what_a_returned_turn_lacks_is_run_when_it_comes_back(stage: Stage
     assert answered["usage"]["prompt_tokens"] == 9
 
 
+async def test_nothing_is_run_while_the_callers_own_answers_lack(stage: Stage) -> None:
+    messages = [
+        {"role": "user", "content": "Weather, and open the door."},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call("Paris"), call("Paris", 1, "open_door")],
+        },
+    ]
+    stage.upstream.script = answers(completion("Done."))
+    await stage.complete(messages=messages)
+    assert stage.bodies()[0]["messages"] == messages
+
+
 async def test_a_failing_tool_is_something_the_model_reads(stage: Stage) -> None:
     async def broken(name: str, arguments: str, call_id: str) -> ToolResult:
         return ToolResult("The tool answered 500.", "http_500")
