@@ -11,7 +11,14 @@ import orjson
 
 from chat.errors import InvalidRequest
 from chat.prompts import Prompt, count_token_ids
-from chat.requests import ChatParams, ChatRequest, EmbeddingsParams, EmbeddingsRequest
+from chat.requests import (
+    ChatParams,
+    ChatRequest,
+    EmbeddingsParams,
+    EmbeddingsRequest,
+    server_rounds,
+    without_execution,
+)
 from chat.text_completions import TextParams, TextRequest
 
 _AT = re.compile(r" - at `\$?\.?(.*)`$")
@@ -69,7 +76,11 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_chat_request(raw: bytes) -> ChatRequest:
     """A chat completion request on the OpenAI wire. Raises InvalidRequest naming `param`."""
     body = parse_object(raw)
-    return ChatRequest(params=convert(body, ChatParams), body=body, size=len(raw))
+    request = ChatRequest(params=convert(body, ChatParams), body=body, size=len(raw))
+    if "tool_execution" in body or "max_tool_rounds" in body:
+        request.body = without_execution(body)
+        request.server_rounds = server_rounds(request.params)
+    return request
 
 
 def convert(body: dict[str, Any], params: type[Params]) -> Params:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from chat.errors import GatewayError
 from chat.prompts import Prompt, require_one_kind
@@ -134,6 +134,36 @@ class ResponseFormat(Struct):
     json_schema: dict[str, Any] | None = None
 
 
+ToolExecution = Literal["client", "server"]
+"""Who runs the calls of registered tools: the caller, or the gateway."""
+DEFAULT_TOOL_ROUNDS = 8
+MAX_TOOL_ROUNDS = 32
+Rounds = Annotated[int, Meta(ge=1, le=MAX_TOOL_ROUNDS)]
+EXECUTION = ("tool_execution", "max_tool_rounds")
+"""The gateway's own fields of every wire's chats; no upstream gets them."""
+
+
+class Executing(Protocol):
+    """The fields of EXECUTION, on whichever wire."""
+
+    tool_execution: ToolExecution | None
+    max_tool_rounds: int | None
+
+
+def server_rounds(asked: Executing) -> int:
+    """The rounds of calls the gateway may run for a request."""
+    if asked.tool_execution != "server":
+        return 0
+    return asked.max_tool_rounds or DEFAULT_TOOL_ROUNDS
+
+
+def without_execution(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without the fields of EXECUTION."""
+    if body.keys().isdisjoint(EXECUTION):
+        return body
+    return {name: value for name, value in body.items() if name not in EXECUTION}
+
+
 class ChatParams(Struct):
     """The fields of a chat completion request the gateway looks at, or whose type it vouches for.
 
@@ -172,6 +202,8 @@ class ChatParams(Struct):
     stream_options: StreamOptions | None = None
     temperature: float | None = None
     tool_choice: str | dict[str, Any] | None = None
+    tool_execution: ToolExecution | None = None
+    max_tool_rounds: Rounds | None = None
     tools: list[Tool] | None = None
     top_logprobs: int | None = None
     top_p: float | None = None
@@ -207,6 +239,8 @@ class ChatRequest:
     """Why only an upstream on the caller's wire can serve this, where `body` cannot say it all."""
     native_throughout: bool = False
     """Whether what follows depends on who answers, so that no target may be on another wire."""
+    server_rounds: int = 0
+    """How often calls of tools that the gateway runs are run for this request; 0: never."""
     emulated: set[str] = field(default_factory=set)
     """Capabilities (by their flags' names) an adapter imitated; the caller is told."""
 
@@ -217,6 +251,10 @@ class ChatRequest:
     @property
     def stream(self) -> bool:
         return self.params.stream is True
+
+    @property
+    def has_tools(self) -> bool:
+        return bool(self.params.tools or self.params.functions)
 
     @property
     def wants_usage(self) -> bool:

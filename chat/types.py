@@ -96,6 +96,9 @@ class ChatChunk(Struct, omit_defaults=True, gc=False):
     model: str = ""
     usage: Usage | None = None
     error: Any = None
+    tool_messages: list[dict[str, Any]] | None = None
+    """On the chunk that ends an answer: what the gateway's own runs of tools put between the
+    caller's last message and this one."""
 
 
 class Batch(Struct, gc=False):

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import TracebackType
+from typing import Any
 
 from chat.errors import GatewayError
+from chat.ids import new_id
 from chat.requests import ChatRequest, InferenceRequest
 from chat.text_completions import sum_usage
 from chat.types import Batch, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
+from events_app.publishing import publish
+from gateway_api.tool_runs import ServerTools
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
@@ -21,7 +25,7 @@ from providers.routing import Plan
 from providers.snapshot import Target
 from usage.fields import from_picodollars, usd_text
 from usage.journal import Journal
-from usage.lines import Opened, Progress, new_id
+from usage.lines import NOTHING_SPENT, Opened, Progress, Spent
 from usage.pricing import UnitPrices, unit_prices
 
 BYTES_PER_TOKEN = 4
@@ -65,6 +69,12 @@ class Exchange:
     text_bytes: int = 0
     answered: bool = False
     cost_usd: Decimal | None = None
+    tools: ServerTools | None = None
+    """What the gateway runs for this request itself."""
+    earlier: Spent | None = None
+    """Of the rounds before this one, in a request that runs tools."""
+    resting: bool = False
+    """Between two rounds: no upstream is asked for anything."""
     _opened: Opened = field(init=False)
     _noted_at: float = 0.0
     _target: Target | None = None
@@ -82,9 +92,11 @@ class Exchange:
             endpoint=call.endpoint,
             stream=call.request.stream,
             prompt_tokens_estimate=estimate_prompt(call.request),
+            has_tools=isinstance(call.request, ChatRequest) and call.request.has_tools,
             worker=self.journal.name,
         )
         self._note_target()
+        self.dispatch.watcher = self
         try:
             self.journal.open(self._opened)
         except BaseException:
@@ -113,11 +125,32 @@ class Exchange:
             finish_reason=self.finish_reason or "",
             duration_ms=self._milliseconds_until(time.perf_counter()) or 0,
             time_to_first_token_ms=self._milliseconds_until(self.first_token_at),
+            earlier=self.earlier,
         )
         if closed.cost_picodollars is not None:
             self.cost_usd = from_picodollars(closed.cost_picodollars)
-        self.admission.settle(counts.input + counts.output)
+        self.admission.settle(closed.tokens_input + closed.tokens_output)
         self.journal.close(closed)
+        self.dispatch.watcher = None  # or request and watcher are a cycle for the collector
+
+    def publish(self, type_: str, fields: dict[str, Any]) -> None:
+        """Tells an event of this request."""
+        publish(
+            type_,
+            fields,
+            request_id=self.call.request_id,
+            key=self.call.caller.name,
+            provider=self.dispatch.target.provider.name,
+            model=self.plan.model,
+        )
+
+    def retrying(self, target: Target, *, attempt: int, pause: float, error: GatewayError) -> None:
+        told = {"attempt": attempt, "delay_ms": round(pause * 1000), "error_type": _code(error)}
+        self.publish("retry_attempted", told)
+
+    def falling_back(self, target: Target, *, to: Target, error: GatewayError) -> None:
+        names = {"from_provider": target.provider.name, "to_provider": to.provider.name}
+        self.publish("fallback_used", {**names, "reason": _code(error)})
 
     def _note_target(self) -> None:
         """Puts the target in hand, and its prices, on the ledger's line."""
@@ -137,6 +170,29 @@ class Exchange:
         used, error.usage = error.usage, None
         if used is not None:
             self.wasted = sum_usage(self.wasted, used) if self.wasted is not None else used
+
+    def end_round(self) -> None:
+        """The upstream has answered with calls of tools that the gateway runs: what that cost is
+        kept, and the next answer counts from nothing."""
+        self._note_target()
+        counts, estimated = self._counts("success")
+        spent = self.earlier or NOTHING_SPENT
+        self.earlier = spent.plus(counts, self._opened.price, estimated=estimated)
+        self.usage = self.wasted = None
+        self.text_bytes, self.answered, self.resting = 0, False, True
+        self._note_progress(time.perf_counter())
+
+    def begin_round(self, request: ChatRequest) -> None:
+        """An upstream is asked again, with what the tools said: the one that called them before
+        the plan's others, because thoughts it signed are nobody else's (M40)."""
+        before = self.dispatch
+        others = tuple(each for each in before.plan.targets if each is not before.target)
+        plan = replace(before.plan, targets=(before.target, *others))
+        self.dispatch = Dispatch(before.snapshot, before.http, plan, request)
+        self.dispatch.attempts, self.dispatch.waited_s = before.attempts, before.waited_s
+        self.dispatch.watcher = self
+        self.resting = False
+        self._note_progress(time.perf_counter())
 
     def read_reply(self, reply: Reply) -> None:
         """Takes note of a whole answer."""
@@ -180,6 +236,8 @@ class Exchange:
             Progress(
                 id=self._opened.id,
                 tokens_output_estimate=self.text_bytes // BYTES_PER_TOKEN,
+                prompt_tokens_estimate=self._prompt_estimate() if self.earlier else None,
+                earlier=self.earlier,
                 attempts=self.dispatch.attempts,
                 provider=self._opened.provider,
                 upstream_model=self._opened.upstream_model,
@@ -190,8 +248,11 @@ class Exchange:
         )
 
     def _counts(self, status: str) -> tuple[TokenCounts, bool]:
-        """The upstream's own counts, else an estimate of the prompt and of what was sent on. An
-        upstream that failed before it answered anything is owed nothing."""
+        """Of this round, and whether estimated: the upstream's own counts, else an estimate of the
+        prompt and of what was sent on. An upstream that failed before it answered anything is owed
+        nothing."""
+        if self.resting:
+            return TokenCounts(), False
         used = self.usage
         if self.wasted is not None:
             used = self.wasted if used is None else sum_usage(used, self.wasted)
@@ -202,11 +263,19 @@ class Exchange:
         if self.dispatch.attempts == 0:
             return TokenCounts(), False
         output = -(-self.text_bytes // BYTES_PER_TOKEN)
-        return TokenCounts(input=estimate_prompt(self.call.request), output=output), True
+        return TokenCounts(input=self._prompt_estimate(), output=output), True
+
+    def _prompt_estimate(self) -> int:
+        return 0 if self.resting else estimate_prompt(self.dispatch.request)
+
+    def total(self, status: str = "success") -> Spent:
+        """The tokens of all rounds, estimated where nobody counted."""
+        counts, estimated = self._counts(status)
+        return (self.earlier or NOTHING_SPENT).plus(counts, None, estimated=estimated)
 
     def counts(self) -> TokenCounts:
         """The tokens of an answer that came to its end, estimated where nobody counted."""
-        return self._counts("success")[0]
+        return self.total().counts
 
     def headers(self) -> list[tuple[str, str]]:
         """What an answer says about how it came to be."""
@@ -274,5 +343,9 @@ def _outcome(error: BaseException | None) -> tuple[str, str]:
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "aborted", ""
     if isinstance(error, GatewayError):
-        return "error", (error.code or error.error_type)[:100]
+        return "error", _code(error)
     return "error", "internal_error"
+
+
+def _code(error: GatewayError) -> str:
+    return (error.code or error.error_type)[:100]

@@ -6,10 +6,13 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
-from chat.errors import GatewayError, ServiceUnavailable
+from chat.errors import GatewayError, RateLimited, ServiceUnavailable
 from chat.requests import ChatRequest
 from chat.types import Batch, Reply
+from gateway_api import tool_loop
 from gateway_api.exchange import Call, Exchange, estimate_prompt
+from gateway_api.refusals import tell_refusal
+from gateway_api.server_tools import server_tools
 from keys.limits import admit
 from providers import snapshot
 from providers.adapters.base import ChatAdapter
@@ -28,13 +31,22 @@ async def begin(
 ) -> Exchange:
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
-    return admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
+    tools = None
+    if isinstance(call.request, ChatRequest) and call.request.server_rounds:
+        tools = await server_tools(call.request, caller=call.caller, request_id=call.request_id)
+    exchange = admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
+    exchange.tools = tools
+    return exchange
 
 
 def admitted(call: Call, dispatch: Dispatch, *, journal: Journal) -> Exchange:
     """The call, counted against its key's limits and ready to be made. Raises RateLimited."""
     most_output = max(0, call.request.max_output_tokens or 0)
-    admission = admit(call.caller, tokens=estimate_prompt(call.request) + most_output)
+    try:
+        admission = admit(call.caller, tokens=estimate_prompt(call.request) + most_output)
+    except RateLimited as error:
+        tell_refusal(call, dispatch.plan.model, error)
+        raise
     return Exchange(call, dispatch.plan, admission, dispatch, journal)
 
 
@@ -87,8 +99,11 @@ async def complete(exchange: Exchange, encode: Callable[[Reply], bytes] | None =
     one of `encode` is the request's failure too, and the answer is billed. The ledger's line is
     closed when this returns."""
     with exchange:
-        reply = await exchange.dispatch.complete()
-        exchange.read_reply(reply)
+        if exchange.tools is not None:
+            reply = await tool_loop.complete(exchange, exchange.tools)
+        else:
+            reply = await exchange.dispatch.complete()
+            exchange.read_reply(reply)
         if encode is not None:
             reply.body = encode(reply)
     return reply
@@ -114,9 +129,22 @@ async def stream(exchange: Exchange) -> AsyncGenerator[Batch]:
     """The answer as it comes. The first batch comes when an upstream is known to answer; the
     ledger's line is closed before this ends, also when the caller leaves or the upstream fails."""
     with exchange:
-        async for batch in exchange.dispatch.stream():
-            exchange.read_batch(batch)
-            yield batch
+        source, read = _source(exchange)
+        async with aclosing(source) as found:
+            async for batch in found:
+                read(batch)
+                yield batch
+
+
+def _source(exchange: Exchange) -> tuple[AsyncGenerator[Batch], Callable[[Batch], None]]:
+    """The batches of the answer, and what takes note of them: a loop over tools has done so."""
+    if exchange.tools is None:
+        return exchange.dispatch.stream(), exchange.read_batch
+    return tool_loop.stream(exchange, exchange.tools), _already_read
+
+
+def _already_read(batch: Batch) -> None:
+    """Nothing."""
 
 
 class Encoder(Protocol):
@@ -130,9 +158,10 @@ class Encoder(Protocol):
 async def encoded(exchange: Exchange, encoder: Encoder) -> AsyncGenerator[bytes]:
     """`stream` as `encoder` writes it, whose refusals are the request's failure too."""
     with exchange:
-        async with aclosing(exchange.dispatch.stream()) as found:
+        source, read = _source(exchange)
+        async with aclosing(source) as found:
             async for batch in found:
-                exchange.read_batch(batch)
+                read(batch)
                 if piece := encoder.encode(batch):
                     yield piece
         last = encoder.end()

@@ -68,6 +68,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _page("Requests", "usage_usagerecord", icon="receipt_long"),
                     _page("Hourly totals", "usage_hourlyusage", icon="bar_chart"),
+                    _page("Events", "events_app_event", icon="bolt"),
                     _page("Stored responses", "sessions_app_storedresponse", icon="forum"),
                 ],
             },

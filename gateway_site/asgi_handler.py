@@ -24,12 +24,12 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import Resolver404, ResolverMatch, get_resolver
 
+from chat.ids import new_id
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.errors import as_gateway_error
 from gateway_site.logs import request_id as current_request_id
 from gateway_site.writer import Message, Send, Writer, writer_for
 from keys.caller import Caller
-from usage.lines import new_id
 
 access_log = logging.getLogger("abstractcore.access")
 

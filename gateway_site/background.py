@@ -1,8 +1,8 @@
 """What runs beside the requests of a worker: one thread that follows the configuration, one that
-empties the journal into the database.
+empties the journal into the database, one that deletes expired events.
 
 Threads, not tasks: a database that does not answer must not stop the event loop, and daphne has no
-place to start tasks. Two, because a slow flush must not delay a revocation.
+place to start tasks. Several, because a slow flush must not delay a revocation.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import logging
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
 from django.conf import settings
 from django.db import DatabaseError, Error, connection
 
+from events_app.publishing import install_sink, publish
+from events_app.retention import prune_expired
 from gateway_api.resources import install_journal
 from keys.ring import ring
 from providers import snapshot
+from providers.snapshot import Snapshot
 from tools_app import snapshot as tools
 from usage.journal import Journal
 from usage.pricing import load_catalogue
@@ -30,9 +34,11 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.5
 """A change of the configuration is in force in every worker within twice this."""
 
+PRUNE_EVERY_S = 60.0
+
 
 class Background:
-    """The two threads of one worker process."""
+    """The threads of one worker process."""
 
     def __init__(self) -> None:
         self.running = False
@@ -54,12 +60,14 @@ class Background:
                 settings.DATA_DIR / "journal", worker, settings.JOURNAL_MAX_BYTES
             )
             install_journal(self._journal)
+            install_sink(self._journal.note)
             Follower().step()
             connection.close()
             recorder = Recorder(self._journal)
             self._threads = [
                 self._thread("configuration", Follower().step, POLL_S),
                 self._thread("recorder", recorder.flush, POLL_S, recorder.stop),
+                self._thread("retention", prune_expired, PRUNE_EVERY_S),
                 threading.Thread(target=load_catalogue, name="price-catalogue", daemon=True),
             ]
             for thread in self._threads:
@@ -75,6 +83,7 @@ class Background:
             for thread in self._threads:
                 thread.join(timeout=15)
             install_journal(None)
+            install_sink(None)
             if self._journal is not None:
                 self._journal.shut()
             self.running = False
@@ -112,8 +121,10 @@ class Follower:
         # not be confirmed before that.
         try:
             tools.refresh()
+            known = snapshot.current()
             if snapshot.refresh():
                 ring.forget()
+                _tell_change(known, snapshot.current().revision)
         except (DatabaseError, Error) as error:
             self._lose(error)
             return
@@ -129,3 +140,13 @@ class Follower:
         if not self._away:
             logger.error("The database is away; known keys and settings stay in force: %s", error)
             self._away = True
+
+
+def _tell_change(before: Snapshot, revision: int) -> None:
+    """Every worker tells it; under one id, so that it is told once."""
+    if before is not snapshot.EMPTY:
+        id_ = uuid.uuid5(_CHANGES, str(revision)).hex
+        publish("config_changed", {"revision": revision}, id_=id_)
+
+
+_CHANGES = uuid.UUID("5d0a1c52-3c0e-4a4e-9b2c-8f1f4a1f7a10")

@@ -40,6 +40,7 @@ MAX_UPLOAD_BYTES = int(env.number("ABSTRACTCORE_MAX_UPLOAD_BYTES", 512 * 1024 * 
 BODY_TIMEOUT_S = env.number("ABSTRACTCORE_BODY_TIMEOUT", 60, least=1)
 KEY_GRACE_S = env.number("ABSTRACTCORE_KEY_GRACE", 3600)
 JOURNAL_MAX_BYTES = int(env.number("ABSTRACTCORE_JOURNAL_MAX_BYTES", 1 << 30, least=1 << 20))
+EVENTS_RETENTION_DAYS = env.number("ABSTRACTCORE_EVENTS_RETENTION", 7, least=0.01)
 TRUSTED_PROXIES = env.networks("ABSTRACTCORE_TRUSTED_PROXIES")
 
 # --- Django -----------------------------------------------------------------------------------
@@ -59,6 +60,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "providers",
+    "events_app",
     "tools_app",
     "keys",
     "sessions_app",

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tenacity import RetryCallState, wait_random_exponential
 
@@ -41,6 +41,16 @@ T = TypeVar("T")
 Stream = AsyncGenerator[Batch]
 
 
+class Watcher(Protocol):
+    """Is told what becomes of a request's failed attempts."""
+
+    def retrying(self, target: Target, *, attempt: int, pause: float, error: GatewayError) -> None:
+        """The same target will be asked again after `pause` seconds; `attempt` failed."""
+
+    def falling_back(self, target: Target, *, to: Target, error: GatewayError) -> None:
+        """Another target is next."""
+
+
 @dataclass(slots=True)
 class Dispatch:
     """One request on its way to one of a plan's targets. `attempts` and `target` tell how far it
@@ -52,6 +62,7 @@ class Dispatch:
     request: InferenceRequest
     attempts: int = 0
     waited_s: float = 0.0
+    watcher: Watcher | None = None
     target: Target = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,6 +105,8 @@ class Dispatch:
         """What `ask` gets of the first target that answers it. Raises GatewayError."""
         failure: GatewayError | None = None
         for target in self.plan.targets:
+            if failure is not None and self.watcher is not None:
+                self.watcher.falling_back(self.target, to=target, error=failure)
             self.target = target
             try:
                 return await self._ask_with_retries(target, ask)
@@ -123,6 +136,9 @@ class Dispatch:
                 logger.info(
                     "Attempt %s at %s failed: %s", self.attempts, target.public_name, error.message
                 )
+                if self.watcher is not None:
+                    attempt = self.attempts
+                    self.watcher.retrying(target, attempt=attempt, pause=pause, error=error)
             finally:
                 self.waited_s += time.perf_counter() - started
             await asyncio.sleep(pause)

@@ -41,6 +41,23 @@ class Row(NamedTuple):
     tokens_output: int
 
 
+class Told(NamedTuple):
+    """What the tests read of an event."""
+
+    type: str
+    request_id: str
+    key: str
+    provider: str
+    model: str
+    fields: dict[str, Any]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """SQLite's JSON is text."""
+    found: dict[str, Any] = json.loads(value) if isinstance(value, str) else value
+    return found
+
+
 class Answered(NamedTuple):
     status: int
     headers: dict[str, str]
@@ -173,15 +190,22 @@ class Gateway:
 
     def rows(self) -> list[Row]:
         """The ledger, as it is now."""
-        query = f"SELECT {_COLUMNS} FROM usage_usagerecord"
+        return [Row(*row) for row in self.select(f"SELECT {_COLUMNS} FROM usage_usagerecord")]
+
+    def events(self) -> list[Told]:
+        """The events, in their order, as they are now."""
+        columns = "type, request_id, key, provider, model, fields"
+        found = self.select(f'SELECT {columns} FROM events_app_event ORDER BY "id"')
+        read = [(*row[:-1], _object(row[-1])) for row in found]
+        return [Told(*row) for row in read]
+
+    def select(self, query: str) -> list[Any]:
         if self.database_url.startswith("sqlite:///"):
             path = self.database_url.removeprefix("sqlite:///")
             with closing(sqlite3.connect(path, timeout=20)) as database:
-                found = database.execute(query).fetchall()
-        else:
-            with psycopg.connect(self.database_url) as server:
-                found = server.execute(query).fetchall()
-        return [Row(*row) for row in found]
+                return database.execute(query).fetchall()
+        with psycopg.connect(self.database_url) as server:
+            return server.execute(query.encode()).fetchall()
 
     def execute(self, statement: str) -> None:
         """Does to the database what only time or an operator would."""

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chat.errors import ServiceUnavailable
+from events_app.lines import EventLine
 from usage.lines import Closed, Opened, Progress, encode
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,8 @@ class Stretch:
 
 
 class Journal:
-    """One worker's journal. `open`, `progress` and `close` are for the event loop; `read` and
-    `forget` for the recorder, in one other thread."""
+    """One worker's journal. `open`, `progress` and `close` are for the event loop, `note` for any
+    thread, `read` and `forget` for the recorder, in one other thread."""
 
     def __init__(self, directory: Path, worker_id: str, max_bytes: int) -> None:
         """`max_bytes` bounds the directory. Raises OSError when it cannot be written to."""
@@ -130,6 +131,15 @@ class Journal:
             self._closed += 1
             self._unwritten.append((line.id, encoded))
             self._write_leftovers()
+
+    def note(self, line: EventLine) -> None:
+        """An event. Dropped where it cannot be kept: what happens is worth telling, but nothing
+        waits or fails for the telling."""
+        encoded = encode(line)
+        with self._mutex:
+            kept = not (self._shut or self._is_full()) and self._append(encoded)
+        if not kept:
+            logger.warning("An event of the type %s could not be kept.", line.type)
 
     def shut(self) -> None:
         """Nothing is written from here on. Leaves no file when everything is recorded; else leaves

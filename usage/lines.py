@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from random import getrandbits
-
 import msgspec
 from msgspec import Struct
 
 from chat.types import TokenCounts
+from events_app.lines import EventLine, shortened
 from usage.fields import to_picodollars
 from usage.pricing import UnitPrices, cost
 
@@ -40,10 +38,44 @@ class Request(Struct, kw_only=True, omit_defaults=True, tag_field="line", gc=Fal
     worker: str = ""
 
 
+class Spent(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a request has cost before the call to an upstream that it is in: one that runs tools
+    makes several, each at its own target's prices."""
+
+    counts: TokenCounts
+    picodollars: int | None
+    """None where the price of any of it is unknown."""
+    estimated: bool = False
+
+    def plus(
+        self, counts: TokenCounts, price: UnitPrices | None, *, estimated: bool = False
+    ) -> Spent:
+        """The same and one more call, priced by the size of its own prompt."""
+        picodollars = _cost(counts, price)
+        if picodollars is not None and self.picodollars is not None:
+            picodollars += self.picodollars
+        else:
+            picodollars = None
+        return Spent(_sum(self.counts, counts), picodollars, self.estimated or estimated)
+
+
+NOTHING_SPENT = Spent(TokenCounts(), 0)
+
+
+def _cost(counts: TokenCounts, price: UnitPrices | None) -> int | None:
+    return to_picodollars(cost(counts, price.for_prompt(counts.input))) if price else None
+
+
+def _sum(first: TokenCounts, second: TokenCounts) -> TokenCounts:
+    pairs = zip(msgspec.structs.astuple(first), msgspec.structs.astuple(second), strict=True)
+    return TokenCounts(*(one + other for one, other in pairs))
+
+
 class Opened(Request, tag="opened", kw_only=True, gc=False):
     """A request about to be sent upstream."""
 
     prompt_tokens_estimate: int = 0
+    has_tools: bool = False
 
     def end(
         self,
@@ -56,10 +88,16 @@ class Opened(Request, tag="opened", kw_only=True, gc=False):
         finish_reason: str = "",
         duration_ms: int = 0,
         time_to_first_token_ms: int | None = None,
+        earlier: Spent | None = None,
     ) -> Closed:
-        """The line that closes this one, with its cost at the prices of `price`. A fallback's
-        provider, upstream model and price are set on this line first."""
+        """The line that closes this one, with the cost of `counts` at the prices of `price` and
+        what was spent `earlier`. A fallback's provider, upstream model and price are set on this
+        line first."""
         price = self.price.for_prompt(counts.input) if self.price else None
+        picodollars = to_picodollars(cost(counts, price)) if price else None
+        if earlier is not None:
+            spent = earlier.plus(counts, self.price, estimated=estimated)
+            counts, picodollars, estimated = spent.counts, spent.picodollars, spent.estimated
         return Closed(
             id=self.id,
             request_id=self.request_id,
@@ -85,7 +123,7 @@ class Opened(Request, tag="opened", kw_only=True, gc=False):
             tokens_cache_write=counts.cache_write,
             tokens_reasoning=counts.reasoning,
             estimated=estimated,
-            cost_picodollars=to_picodollars(cost(counts, price)) if price else None,
+            cost_picodollars=picodollars,
             duration_ms=duration_ms,
             time_to_first_token_ms=time_to_first_token_ms,
         )
@@ -98,6 +136,9 @@ class Progress(
 
     id: str
     tokens_output_estimate: int = 0
+    prompt_tokens_estimate: int | None = None
+    """Of the call it is in, where that is not the request's own prompt: 0 between two calls."""
+    earlier: Spent | None = None
     attempts: int = 1
     provider: str = ""
     upstream_model: str = ""
@@ -126,19 +167,10 @@ class Closed(Request, tag="closed", kw_only=True, gc=False):
     time_to_first_token_ms: int | None = None
 
 
-Line = Opened | Progress | Closed
+Line = Opened | Progress | Closed | EventLine
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
-
-
-def new_id() -> str:
-    """A UUID's 32 hexadecimal digits that begin with the time (version 7): rows go to the end of
-    their index instead of all over it. Unique, not secret: the system's randomness costs 15 us."""
-    milliseconds = time.time_ns() // 1_000_000
-    return (
-        f"{milliseconds:012x}7{getrandbits(12):03x}{0x8 | getrandbits(2):x}{getrandbits(60):015x}"
-    )
 
 
 def encode(line: Line) -> bytes:
@@ -154,12 +186,14 @@ def decode(line: bytes) -> Line:
     return _decoder.decode(line)
 
 
-def is_closed(line: bytes) -> bool:
-    """Whether an encoded line is a Closed one, without decoding it."""
-    return line.startswith(b'{"line":"closed"')
+def is_progress(line: bytes) -> bool:
+    """Whether an encoded line is a Progress one, without decoding it."""
+    return line.startswith(b'{"line":"progress"')
 
 
 def _cut(line: Line) -> Line:
+    if isinstance(line, EventLine):
+        return shortened(line)
     texts = {
         name: value[:MAX_TEXT]
         for name in line.__struct_fields__
@@ -171,7 +205,7 @@ def _cut(line: Line) -> Line:
 def interrupted(opened: Opened, progress: Progress | None) -> Closed:
     """The outcome of a request whose worker is gone: an estimate of what had been sent (M23)."""
     if progress is None:
-        return opened.end(status="interrupted", counts=_estimate(opened, 0), estimated=True)
+        return opened.end(status="interrupted", counts=_estimate(opened, None), estimated=True)
     if progress.provider:
         opened = msgspec.structs.replace(
             opened,
@@ -181,13 +215,20 @@ def interrupted(opened: Opened, progress: Progress | None) -> Closed:
         )
     return opened.end(
         status="interrupted",
-        counts=_estimate(opened, progress.tokens_output_estimate),
+        counts=_estimate(opened, progress),
         estimated=True,
+        earlier=progress.earlier,
         attempts=progress.attempts,
         duration_ms=progress.duration_ms,
         time_to_first_token_ms=progress.time_to_first_token_ms,
     )
 
 
-def _estimate(opened: Opened, tokens_output: int) -> TokenCounts:
-    return TokenCounts(input=opened.prompt_tokens_estimate, output=tokens_output)
+def _estimate(opened: Opened, progress: Progress | None) -> TokenCounts:
+    if progress is None:
+        return TokenCounts(input=opened.prompt_tokens_estimate)
+    prompt = progress.prompt_tokens_estimate
+    return TokenCounts(
+        input=opened.prompt_tokens_estimate if prompt is None else prompt,
+        output=progress.tokens_output_estimate,
+    )

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 from django.db import Error
 
+from chat.ids import new_id
 from chat.types import TokenCounts, count_tokens
 from providers.probe import Asked
 from providers.snapshot import Target
 from usage import insertion
-from usage.lines import Closed, Opened, new_id
+from usage.lines import Closed, Opened
 from usage.pricing import unit_prices
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 from django.db import DataError, Error, IntegrityError, close_old_connections
 
+from events_app import insertion as event_insertion
+from events_app.lines import EventLine
 from usage import insertion
 from usage.journal import (
     Journal,
@@ -21,7 +23,8 @@ from usage.journal import (
     segments,
     take_lock,
 )
-from usage.lines import Closed, Opened, Progress, decode, interrupted, is_closed
+from usage.lines import Closed, Line, Opened, Progress, decode, interrupted, is_progress
+from usage.told import events_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +79,8 @@ class Recorder:
 
     def _empty_own(self, deadline: float) -> bool:
         while stretch := self._journal.read():
-            closed = self._decoded_closed(stretch.lines)
-            self._record(closed)
-            self._journal.forget(stretch, len(closed))
+            lines = self._decoded_all(stretch.lines)
+            self._journal.forget(stretch, self._record(lines))
             if stretch.is_last:
                 # What was closed meanwhile waits for the next flush: under load this would go on
                 # in ever smaller transactions, each of which fights the event loop for its lock.
@@ -87,11 +89,11 @@ class Recorder:
                 return False
         return True
 
-    def _decoded_closed(self, lines: Iterable[bytes]) -> list[Closed]:
-        found = (self._decoded(line) for line in lines if is_closed(line))
-        return [line for line in found if isinstance(line, Closed)]
+    def _decoded_all(self, lines: Iterable[bytes]) -> list[Line]:
+        found = (self._decoded(line) for line in lines if not is_progress(line))
+        return [line for line in found if line is not None]
 
-    def _decoded(self, line: bytes) -> Opened | Progress | Closed | None:
+    def _decoded(self, line: bytes) -> Line | None:
         try:
             return decode(line)
         except ValueError as error:
@@ -143,8 +145,8 @@ class Recorder:
         progress: dict[str, Progress] = {}
         for path in paths:
             for lines in _stretches(path):
-                closed = []
-                for line in filter(None, map(self._decoded, lines)):
+                decoded = [line for line in map(self._decoded, lines) if line is not None]
+                for line in decoded:
                     match line:
                         case Opened():
                             opened[line.id] = line
@@ -153,8 +155,7 @@ class Recorder:
                         case Closed():
                             opened.pop(line.id, None)
                             progress.pop(line.id, None)
-                            closed.append(line)
-                self._record(closed)
+                self._record(decoded)
                 yield
         if opened:
             logger.warning("%d requests of the worker %s were cut off.", len(opened), name)
@@ -164,8 +165,31 @@ class Recorder:
 
     # --- rows ---------------------------------------------------------------------------------
 
-    def _record(self, lines: Sequence[Closed]) -> None:
-        """Raises django.db.Error when the database is away, or takes none of several rows."""
+    def _record(self, lines: Sequence[Line]) -> int:
+        """Records what was closed in the lines, then what they tell; returns how many were closed.
+        Raises django.db.Error when the database is away, or takes none of several records."""
+        closed = [line for line in lines if isinstance(line, Closed)]
+        self._record_closed(closed)
+        self._tell([event for line in lines for event in events_of(line)])
+        return len(closed)
+
+    def _tell(self, events: Sequence[EventLine]) -> None:
+        """Apart from the records, in a transaction that can be short: one worker at a time has
+        it. Between the two the worker may be killed; the lines then come again."""
+        try:
+            event_insertion.insert(events)
+        except REFUSED:
+            self._tell_singly(events)
+
+    def _tell_singly(self, events: Sequence[EventLine]) -> None:
+        """What no row can be made of is given up: the ledger must not wait for it."""
+        for event in events:
+            try:
+                event_insertion.insert([event])
+            except REFUSED as error:
+                logger.error("An event of the type %s was refused: %s", event.type, error)
+
+    def _record_closed(self, lines: Sequence[Closed]) -> None:
         if not lines:
             return
         try:

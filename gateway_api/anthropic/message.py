@@ -9,9 +9,9 @@ import orjson
 from msgspec import Struct
 
 from chat.errors import UpstreamFailed
+from chat.ids import new_id
 from chat.types import Reply, TokenCounts
 from gateway_api.anthropic.usage import stop_fields, usage_fields
-from usage.lines import new_id
 
 
 class _Function(Struct):

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from chat.requests import Rounds, ToolExecution
+
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -198,3 +200,5 @@ class MessagesParams(PromptParams, kw_only=True):
     stop_sequences: list[str] | None = None
     metadata: Metadata | None = None
     service_tier: str | None = None
+    tool_execution: ToolExecution | None = None
+    max_tool_rounds: Rounds | None = None

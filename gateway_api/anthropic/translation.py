@@ -15,7 +15,7 @@ import msgspec
 
 from chat.errors import InvalidRequest
 from chat.parsing import explain_mismatch, parse_object
-from chat.requests import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest, server_rounds, without_execution
 from gateway_api.anthropic.conversation import Conversation, Notes
 from gateway_api.anthropic.shapes import (
     Block,
@@ -74,10 +74,12 @@ def _parse(raw: bytes, headers: Mapping[str, str], shape: type[PromptParams]) ->
         body=fields,
         size=len(raw),
         wire="anthropic",
-        native=without_unsigned(params, body),
+        native=without_execution(without_unsigned(params, body)),
         native_headers=headers,
         native_only=notes.inexpressible,
     )
+    if isinstance(params, MessagesParams):
+        request.server_rounds = server_rounds(params)
     if body.get("thread"):
         _keep_together(request)
     return Translated(request, _told(notes.dropped))

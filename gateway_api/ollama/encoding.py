@@ -206,9 +206,9 @@ def _add_counts(line: _Line, exchange: Exchange) -> None:
     line.load_duration = 0
     line.prompt_eval_duration = nanoseconds(first - began)
     line.eval_duration = nanoseconds(ended - first)
-    if (usage := exchange.usage) is not None:
-        line.prompt_eval_count = max(usage.prompt_tokens, 0)
-        line.eval_count = max(usage.completion_tokens or 0, 0)
+    if exchange.usage is not None:
+        counts = exchange.counts()
+        line.prompt_eval_count, line.eval_count = counts.input, counts.output
 
 
 def nanoseconds(seconds: float) -> int:

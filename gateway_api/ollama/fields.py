@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from chat.requests import Rounds, ToolExecution
+
 
 class CalledFunction(Struct):
     name: str
@@ -66,6 +68,8 @@ _LEVELS = ("low", "medium", "high", "max")
 class ChatFields(_Answering):
     messages: list[Message]
     tools: list[Tool] | None = None
+    tool_execution: ToolExecution | None = None
+    max_tool_rounds: Rounds | None = None
 
 
 class GenerateFields(_Answering):

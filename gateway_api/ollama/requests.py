@@ -15,7 +15,7 @@ import orjson
 from chat.errors import InvalidRequest
 from chat.images import media_type_of_base64
 from chat.parsing import convert, parse_object
-from chat.requests import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest, server_rounds, without_execution
 from gateway_api.ollama.fields import (
     ChatFields,
     GenerateFields,
@@ -66,7 +66,9 @@ def parse_chat(raw: bytes) -> Parsed | Load:
     body["messages"] = list(_messages(fields.messages))
     if fields.tools:
         body["tools"] = [_tool(tool, at) for at, tool in enumerate(fields.tools)]
-    return Parsed(_request(body, native, len(raw)), lost)
+    request = _request(body, without_execution(native), len(raw))
+    request.server_rounds = server_rounds(fields)
+    return Parsed(request, lost)
 
 
 def parse_generate(raw: bytes) -> Parsed | Load:

@@ -38,6 +38,12 @@ _COMPLETION: dict[str, Any] = {
         "model": {"type": "string"},
         "choices": {"type": "array", "items": {"type": "object"}},
         "usage": {"type": ["object", "null"]},
+        "tool_messages": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "With `tool_execution: server`: the calls that the gateway ran, and "
+            "what the tools said, as messages that belong before the answer.",
+        },
     },
 }
 ERROR_RESPONSES = error_responses(ERROR)

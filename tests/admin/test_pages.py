@@ -14,6 +14,7 @@ from django.core.checks import run_checks
 from django.test import Client
 from django.utils import timezone
 
+from events_app.models import Event
 from keys.models import VirtualKey
 from providers.models import Deployment, Route
 from sessions_app.models import StoredResponse
@@ -30,6 +31,7 @@ MODELS = {
     "auth_group": True,
     "usage_usagerecord": False,
     "usage_hourlyusage": False,
+    "events_app_event": False,
     "sessions_app_storedresponse": False,
     "tools_app_tool": True,
     "tools_app_mcpserver": True,
@@ -52,6 +54,7 @@ def pages(deployment: Deployment, key: VirtualKey) -> dict[str, dict[str, str]]:
             id=uuid.uuid4(), request_id="r", created_at=now, wire="openai", stream=False
         ),
         HourlyUsage.objects.create(hour=now, model="m"),
+        Event.objects.create(line=uuid.uuid4(), type="error", created_at=now, fields={"code": "x"}),
         StoredResponse.objects.create(owner="ci", response_id="resp_1", status="completed"),
         Tool.objects.create(name="get_weather", kind="client"),
         McpServer.objects.create(name="lab", url="http://mcp.example/"),

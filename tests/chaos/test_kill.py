@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.chaos.asking import asking
-from tests.gateway import Gateway, running_gateway, wait_until
+from tests.gateway import Gateway, Told, running_gateway, wait_until
 from tests.upstream import DONE, Asked, Peer, Upstream, chunk, scripted_upstream
 
 REQUESTS = 200
@@ -72,3 +72,15 @@ async def test_every_request_the_upstream_saw_is_recorded_once_after_a_kill(
         assert "interrupted" in states
         assert states <= {"interrupted", "success"}
         assert all(row.tokens_input > 0 for row in gateway.rows() if row.request_id in seen)
+        rows = gateway.rows()
+        wait_until(lambda: len(completed(gateway)) == len(rows), seconds=10)
+        started = [each for each in gateway.events() if each.type == "generation_started"]
+        assert {each.request_id for each in started} == {row.request_id for row in rows}
+        assert len(started) == len(rows)
+        for name in ("tokens_input", "tokens_output"):
+            told = sum(each.fields[name] for each in completed(gateway))
+            assert told == sum(getattr(row, name) for row in rows)
+
+
+def completed(gateway: Gateway) -> list[Told]:
+    return [each for each in gateway.events() if each.type == "generation_completed"]

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.once
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "chat",
+    "events_app",
     "gateway_api",
     "gateway_site",
     "keys",
@@ -110,7 +111,7 @@ def test_the_wheel_holds_every_file_of_the_packages(installed: Path) -> None:
 
 
 def test_the_wheel_holds_migrations_of_every_app_with_models(installed: Path) -> None:
-    for app in ("keys", "providers", "sessions_app", "tools_app", "usage"):
+    for app in ("events_app", "keys", "providers", "sessions_app", "tools_app", "usage"):
         assert list((installed / app / "migrations").glob("0001_*.py")), app
 
 

@@ -15,10 +15,10 @@ from chat.errors import ServiceUnavailable
 from tests.usage.requests import closed, opened, serve
 from usage import journal as journal_module
 from usage.journal import Journal, segments, take_lock
-from usage.lines import MAX_LINE, Closed, Opened, Progress, decode, encode
+from usage.lines import MAX_LINE, Closed, Line, Opened, Progress, decode, encode
 
 
-def written(directory: Path) -> list[Opened | Progress | Closed]:
+def written(directory: Path) -> list[Line]:
     return [
         decode(line)
         for path in sorted(directory.glob("*.jsonl"))

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from chat.errors import InvalidRequest
 from chat.parsing import convert, parse_object
+from chat.requests import Rounds, ToolExecution, without_execution
 from sessions_app.ids import is_id
 
 
@@ -56,6 +57,8 @@ class ResponsesParams(Struct):
     temperature: float | None = None
     text: TextConfig | None = None
     tool_choice: str | dict[str, Any] | None = None
+    tool_execution: ToolExecution | None = None
+    max_tool_rounds: Rounds | None = None
     tools: list[dict[str, Any]] | None = None
     top_logprobs: int | None = None
     top_p: float | None = None
@@ -92,7 +95,7 @@ def parse_responses_request(raw: bytes) -> Asked:
     params = convert(body, ResponsesParams)
     _check_source(params)
     _check_state(params)
-    return Asked(params, body, len(raw))
+    return Asked(params, without_execution(body), len(raw))
 
 
 def _check_source(params: ResponsesParams) -> None:

@@ -10,7 +10,7 @@ import orjson
 
 from chat.errors import GatewayError
 from chat.parsing import convert
-from chat.requests import ChatParams, ChatRequest
+from chat.requests import ChatParams, ChatRequest, server_rounds
 from gateway_api.openai.responses.context import Context
 from gateway_api.openai.responses.items import OPAQUE, Item, for_another_upstream
 from gateway_api.openai.responses.messages import Untranslatable
@@ -42,6 +42,8 @@ class Prepared:
         """The targets that can serve the request; settles the native body they get. Raises
         GatewayError when none can."""
         native = [target for target in plan.targets if speaks_responses(target)]
+        if self.request.native is None:  # the gateway goes on from the answers itself
+            native = []
         keepers = self._keepers(native)
         targets = plan.targets
         if keepers:
@@ -144,6 +146,7 @@ def prepare(asked: Asked, context: Context) -> Prepared:
         wire="responses",
         native=asked.body,
         native_only=refusal,
+        server_rounds=server_rounds(asked.params),
     )
     return Prepared(asked, context, request)
 
