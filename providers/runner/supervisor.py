@@ -225,8 +225,8 @@ def _see_outcome(search: asyncio.Task[RunnerEndpoint]) -> None:
 
 _NEEDED = {
     "llama": ("local", ("xllamacpp",)),
-    "transformers": ("transformers", ("transformers", "torch")),
-    "mlx": ("mlx", ("mlx", "mlx_lm")),
+    "transformers": ("transformers", ("transformers", "torch", "llguidance")),
+    "mlx": ("mlx", ("mlx", "mlx_lm", "llguidance")),
 }
 """By engine: the extra that installs it, and what it cannot do without."""
 

@@ -41,46 +41,49 @@ def error_body(refusal: Refusal) -> dict[str, Any]:
 
 
 class ChatAnswer:
-    """One chat completion, whole or in chunks."""
+    """One chat completion, whole or in chunks; its choices are made one after another."""
 
     def __init__(self, model: str, prompts: Prompts) -> None:
         self._prompts = prompts
-        self._opened = False
+        self._opened: set[int] = set()
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": model,
         }
 
-    def chunks(self, piece: Piece) -> Iterator[bytes]:
-        if not self._opened:
-            self._opened = True
-            yield self._chunk({"role": "assistant", "content": ""})
+    def chunks(self, index: int, piece: Piece) -> Iterator[bytes]:
+        if index not in self._opened:
+            self._opened.add(index)
+            yield self._chunk(index, {"role": "assistant", "content": ""})
         if piece.text or piece.sampled:
-            yield self._chunk({"content": piece.text}, logprobs=self._logprobs(piece.sampled))
+            logprobs = self._logprobs(piece.sampled)
+            yield self._chunk(index, {"content": piece.text}, logprobs=logprobs)
         if piece.finish:
-            yield self._chunk({}, finish=piece.finish)
+            yield self._chunk(index, {}, finish=piece.finish)
 
     def _chunk(
-        self, delta: dict[str, Any], *, finish: str | None = None, logprobs: Any = None
+        self, index: int, delta: dict[str, Any], *, finish: str | None = None, logprobs: Any = None
     ) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return event({**self._head, "object": "chat.completion.chunk", "choices": [choice]})
 
     def usage_chunk(self, counts: dict[str, int]) -> bytes:
         head = {**self._head, "object": "chat.completion.chunk"}
         return event({**head, "choices": [], "usage": counts})
 
-    def whole(self, pieces: Sequence[Piece], counts: dict[str, int]) -> dict[str, Any]:
+    def choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
         sampled = [each for piece in pieces for each in piece.sampled]
-        choice = {
-            "index": 0,
+        return {
+            "index": index,
             "message": {"role": "assistant", "content": "".join(each.text for each in pieces)},
             "logprobs": self._logprobs(sampled),
             "finish_reason": pieces[-1].finish,
         }
+
+    def whole(self, choices: list[dict[str, Any]], counts: dict[str, int]) -> dict[str, Any]:
         head = {**self._head, "object": "chat.completion"}
-        return {**head, "choices": [choice], "usage": counts}
+        return {**head, "choices": choices, "usage": counts}
 
     def _logprobs(self, sampled: Iterable[Sampled]) -> dict[str, Any] | None:
         content = [

@@ -102,30 +102,40 @@ class LocalModelApp:
     async def _chat(self, body: bytes, exchange: _Exchange) -> None:
         service = self._service
 
-        def read() -> tuple[requests.ChatRequest, Job]:
+        def read() -> tuple[requests.ChatRequest, list[Job]]:
             request = requests.read_chat(body)
             prompt = service.prompts.of_chat(requests.template_messages(request.messages))
-            return request, requests.job(prompt, request, service.facts, param="messages")
+            grammar = None
+            if request.schema is not None:
+                grammar = service.grammars.compile(request.schema, param="response_format")
+            return request, requests.chat_jobs(prompt, request, service.facts, grammar=grammar)
 
-        request, job = await service.read_prompt(read)
+        request, jobs = await service.read_prompt(read)
         answer = ChatAnswer(service.facts.name, service.prompts)
         if request.stream:
-            return await exchange.stream(self._chat_lines(request, job, answer))
-        async with aclosing(service.generate(job)) as source:
-            pieces = [piece async for piece in source]
-        counts = answers.usage(len(job.prompt), pieces[-1].tokens)
-        await exchange.answer(answer.whole(pieces, counts))
+            return await exchange.stream(self._chat_lines(request, jobs, answer))
+        choices, completed = [], 0
+        for index, job in enumerate(jobs):
+            async with aclosing(service.generate(job)) as source:
+                pieces = [piece async for piece in source]
+            completed += pieces[-1].tokens
+            choices.append(answer.choice(index, pieces))
+        counts = answers.usage(len(jobs[0].prompt), completed)
+        await exchange.answer(answer.whole(choices, counts))
 
     async def _chat_lines(
-        self, request: requests.ChatRequest, job: Job, answer: ChatAnswer
+        self, request: requests.ChatRequest, jobs: list[Job], answer: ChatAnswer
     ) -> Lines:
-        piece: Piece | None = None
-        async with aclosing(self._service.generate(job)) as pieces:
-            async for piece in pieces:
-                for line in answer.chunks(piece):
-                    yield line
-        if request.wants_usage and piece is not None:
-            yield answer.usage_chunk(answers.usage(len(job.prompt), piece.tokens))
+        completed = 0
+        for index, job in enumerate(jobs):
+            piece: Piece | None = None
+            async with aclosing(self._service.generate(job)) as pieces:
+                async for piece in pieces:
+                    for line in answer.chunks(index, piece):
+                        yield line
+            completed += piece.tokens if piece is not None else 0
+        if request.wants_usage:
+            yield answer.usage_chunk(answers.usage(len(jobs[0].prompt), completed))
 
     # --- text -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from providers.runner.serving.errors import Cancelled
+from providers.runner.serving.grammar import Grammar
 from providers.runner.serving.sampling import Sampled, Sampler, Sampling
 from providers.runner.serving.stops import StopScanner
 from providers.runner.serving.tokens import Detokeniser
@@ -24,6 +25,7 @@ class Job:
     sampling: Sampling = Sampling()
     stops: Sequence[str] = ()
     ignore_eos: bool = False
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Generation:
         self._sampler = Sampler(job.sampling, job.prompt)
         self._text = Detokeniser(tokenizer)
         self._stops = StopScanner(job.stops)
+        self._constraint = job.grammar.start() if job.grammar is not None else None
         self._sampled: list[Sampled] = []
         self._count = 0
         self._cancelled = threading.Event()
@@ -64,16 +67,22 @@ class Generation:
 
     def next_token(self, logits: Any) -> int | None:
         self.check()
-        sampled = self._sampler.pick(logits)
+        constraint = self._constraint
+        sampled = self._sampler.pick(logits, constraint and constraint.allowed(len(logits)))
         self._count += 1
         if self._job.sampling.top_logprobs is not None:
             self._sampled.append(sampled)
         if sampled.token in self._ends:
             self._end("stop")
             return None
+        if constraint is not None:
+            constraint.advance(sampled.token)
         text, stopped = self._stops.feed(self._text.add(sampled.token))
         if stopped:
             self._say(text, "stop")
+            return None
+        if constraint is not None and constraint.is_complete:
+            self._end("stop", text)
             return None
         if self._count >= self._job.max_tokens:
             self._end("length", text)

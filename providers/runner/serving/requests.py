@@ -9,6 +9,7 @@ Beside OpenAI's fields those that llama.cpp, vLLM and TGI share are taken: `top_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,12 +17,16 @@ from msgspec import Meta, Struct
 
 from providers.runner.serving.errors import Refusal
 from providers.runner.serving.generation import Job
+from providers.runner.serving.grammar import ANY_OBJECT, Grammar
 from providers.runner.serving.sampling import Sampling
 from providers.runner.serving.service import ModelFacts
 from providers.runner.serving.tokens import too_long_to_answer
 
 MAX_PROMPTS = 128
 """Prompts or texts in one request."""
+
+MAX_CHOICES = 16
+"""Answers to one chat; they are made one after another."""
 
 Prompt = str | list[str | int | list[int]]
 """A text, token ids, or a list of either: a list holds one kind only, which `separate` checks."""
@@ -33,8 +38,20 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
+class JsonSchema(Struct):
+    schema: dict[str, Any] | None = None
+
+
 class ResponseFormat(Struct):
-    type: str = "text"
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: JsonSchema | None = None
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        if self.type == "text":
+            return None
+        named = self.json_schema if self.type == "json_schema" else None
+        return ANY_OBJECT if named is None or named.schema is None else named.schema
 
 
 class _Generating(Struct):
@@ -43,7 +60,7 @@ class _Generating(Struct):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -83,6 +100,11 @@ class ChatRequest(_Generating):
     tool_choice: Any = None
     modalities: list[str] | None = None
 
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """What the answer must fit, if anything."""
+        return None if self.response_format is None else self.response_format.schema
+
 
 class CompletionRequest(_Generating):
     prompt: Prompt = ""
@@ -106,12 +128,9 @@ def read_chat(body: bytes) -> ChatRequest:
     request: ChatRequest = _read(body, ChatRequest)
     if not request.messages:
         raise Refusal("The field `messages` is missing.", param="messages")
-    _refuse_many(request)
     offered = request.tools or request.functions
     if offered and request.tool_choice != "none":
         raise Refusal("This model cannot call tools.", param="tools")
-    if request.response_format is not None and request.response_format.type != "text":
-        raise Refusal("This model's answers cannot be held to a format.", param="response_format")
     if request.modalities is not None and set(request.modalities) - {"text"}:
         raise Refusal("This model answers with text only.", param="modalities")
     return request
@@ -119,7 +138,8 @@ def read_chat(body: bytes) -> ChatRequest:
 
 def read_completion(body: bytes) -> CompletionRequest:
     request: CompletionRequest = _read(body, CompletionRequest)
-    _refuse_many(request)
+    if request.n not in (None, 1):
+        raise Refusal("This model makes one answer for each prompt.", param="n")
     if request.best_of not in (None, 1):
         raise Refusal("This model makes one answer for each prompt.", param="best_of")
     if request.suffix:
@@ -143,11 +163,6 @@ def _read(body: bytes, kind: type[_Request]) -> Any:
         raise Refusal(told, param=place or None) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal("The body is not JSON.") from None
-
-
-def _refuse_many(request: _Generating) -> None:
-    if request.n not in (None, 1):
-        raise Refusal("This model makes one answer at a time: `n` must be 1.", param="n")
 
 
 def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -183,6 +198,17 @@ def separate(value: Prompt, *, param: str) -> list[Any]:
     if len(value) > MAX_PROMPTS:
         raise Refusal(f"The field `{param}` holds more than {MAX_PROMPTS}.", param=param)
     return list(value)
+
+
+def chat_jobs(
+    prompt: Sequence[int], request: ChatRequest, facts: ModelFacts, *, grammar: Grammar | None
+) -> list[Job]:
+    """One job for each choice. A seed makes each choice repeatable, and not all the same."""
+    first = replace(job(prompt, request, facts, param="messages"), grammar=grammar)
+    if (seed := request.seed) is None:
+        return [first] * (request.n or 1)
+    samplings = [replace(first.sampling, seed=seed + at) for at in range(request.n or 1)]
+    return [replace(first, sampling=sampling) for sampling in samplings]
 
 
 def job(

@@ -54,12 +54,15 @@ class Sampler:
         seed = sampling.seed
         self._random = np.random.default_rng(None if seed is None else seed % 2**64)
 
-    def pick(self, logits: Any) -> Sampled:
-        """`logits`: a one-dimensional float32 array, left as it is. Raises Refusal where there is
-        nothing to choose by: weights in a format that is not right for them compute such."""
+    def pick(self, logits: Any, allowed: Any = None) -> Sampled:
+        """`logits`: a one-dimensional float32 array, left as it is; `allowed`: one of bools, true
+        for each token that may be picked. Raises Refusal where there is nothing to choose by:
+        weights in a format that is not right for them compute such."""
         if not np.isfinite(logits.max()):
             raise Refusal("The model computed no usable probabilities.", status=500)
         scores = self._adjusted(logits)
+        if allowed is not None:
+            scores = np.where(allowed, scores, -np.inf)
         token = int(np.argmax(scores))
         if self._sampling.temperature > 0:
             token = self._draw(scores / self._sampling.temperature)

@@ -20,6 +20,7 @@ from providers.runner.catalogue import LocalModel
 from providers.runner.serving.app import LocalModelApp
 from providers.runner.serving.engine import Engine
 from providers.runner.serving.errors import Refusal
+from providers.runner.serving.grammar import Grammars
 from providers.runner.serving.sampling import Sampling
 from providers.runner.serving.service import ModelFacts, Service
 from providers.runner.serving.tokens import Prompts, open_tokenizer
@@ -51,18 +52,20 @@ def open_server(model: LocalModel, *, key: str) -> tuple[int, Callable[[], float
 def _load(model: LocalModel) -> Service:
     engine_thread = ThreadPoolExecutor(1, "engine")
     try:
-        prompts = Prompts(open_tokenizer(model.path), context=model.context)
-        tokenizer = open_tokenizer(model.path)
+        reading, tokenizer = open_tokenizer(model.path), open_tokenizer(model.path)
+        prompts = Prompts(reading, context=model.context)
         _try_template(model, prompts)
         engine: Engine = engine_thread.submit(_open_engine, model).result()
     except (StartFailedError, MemoryError):
         raise
     except Exception as error:
         _fail(model, error)
+    facts = _facts(model, tokenizer)
     return Service(
-        _facts(model, tokenizer),
+        facts,
         engine,
         prompts=prompts,
+        grammars=Grammars(reading, ends=facts.ends),
         tokenizer=tokenizer,
         engine_thread=engine_thread,
         most_waiting=model.queue,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from providers.runner.serving.engine import Engine
 from providers.runner.serving.errors import Cancelled, Refusal
 from providers.runner.serving.generation import Generation, Job, Piece
+from providers.runner.serving.grammar import Grammars
 from providers.runner.serving.sampling import Sampling
 from providers.runner.serving.tokens import Prompts
 from providers.runner.serving.turns import Turns
@@ -52,12 +53,14 @@ class Service:
         engine: Engine,
         *,
         prompts: Prompts,
+        grammars: Grammars,
         tokenizer: Any,
         engine_thread: ThreadPoolExecutor,
         most_waiting: int,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
+        self.grammars = grammars
         self._engine = engine
         self._tokenizer = tokenizer
         self._engine_thread = engine_thread
