@@ -81,7 +81,7 @@ async def test_connection(
         api_key=api_key,
         model=model or "",
         timeouts=Timeouts(min(timeout_s, 5.0), timeout_s, timeout_s, timeout_s),
-        capabilities=adapter.defaults,
+        capabilities=adapter.defaults_at(base_url),
         options=adapter_options(options or {}),
     )
     try:

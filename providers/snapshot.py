@@ -124,7 +124,7 @@ def capabilities_of(target: Target) -> Capabilities:
         return Capabilities(**dict.fromkeys(CAPABILITY_NAMES, False))
     listed = listings.models_of(target.provider).get(target.model)
     return merge(
-        adapter.defaults,
+        adapter.defaults_at(target.provider.base_url),
         (
             family_flags(target.model),
             listed.capabilities if listed is not None else None,

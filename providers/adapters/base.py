@@ -59,6 +59,11 @@ class ChatAdapter(ABC):
         self.http = http
 
     @classmethod
+    def defaults_at(cls, base_url: str) -> Capabilities:
+        """What an upstream of a row with this address can do, where nothing else is known."""
+        return cls.defaults
+
+    @classmethod
     def speaks_responses(cls, options: Mapping[str, Any]) -> bool:
         """Whether upstreams of a row with these options have OpenAI's Responses API, so that a
         request on the wire `responses` may pass through."""

@@ -26,8 +26,16 @@ from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ModelInfo, Reply
 from providers.adapters.base import ChatAdapter, Endpoint
+from providers.adapters.demanded_calls import (
+    CallRestorer,
+    Demand,
+    ask,
+    read_demand,
+    told_of_tools,
+)
 from providers.adapters.openai import OpenAICompatibleAdapter
 from providers.adapters.text_by_prompt import complete_each, stream_each
+from providers.capabilities import Capabilities
 from providers.http import HttpClient, Timeouts
 from providers.runner.admission import admitted
 from providers.runner.catalogue import (
@@ -45,11 +53,10 @@ _MOVED = (UpstreamUnreachable, UpstreamCredentials)
 server has taken its port since."""
 
 
-_TEXT_ONLY = (
-    *("tools", "parallel_tools", "tool_choice", "structured_output", "json_mode"),
-    *("vision", "audio"),
-)
-"""What our own server cannot do. llama.cpp's has tools, and holds answers to a grammar."""
+_TEXT_ONLY = dict.fromkeys(("vision", "audio"), False)
+"""What our own server cannot do."""
+_HELD = {"tool_choice": True, "structured_output": True, "json_mode": True}
+"""What holding an answer to a schema does for every model, whatever it was trained for."""
 
 
 class LocalAdapter(ChatAdapter):
@@ -63,11 +70,39 @@ class LocalAdapter(ChatAdapter):
         self._local: tuple[RunnerEndpoint, OpenAICompatibleAdapter] | None = None
         self._model: LocalModel | None = None
 
+    @classmethod
+    def defaults_at(cls, base_url: str) -> Capabilities:
+        return cls.defaults if base_url else cls.defaults.with_overrides(_HELD)
+
     async def complete(self, request: ChatRequest) -> Reply:
-        return await self._ask(lambda adapter: adapter.complete(request))
+        demand = self._demand(request)
+        if demand is None:
+            return await self._ask(lambda adapter: adapter.complete(request))
+        asked = self._demanding(request, demand)
+        with told_of_tools():
+            reply = await self._ask(lambda adapter: adapter.complete(asked))
+        return CallRestorer().whole(reply)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        return self._stream(lambda adapter: adapter.stream(request))
+        demand = self._demand(request)
+        if demand is None:
+            return self._stream(lambda adapter: adapter.stream(request))
+        return self._stream_calls(self._demanding(request, demand))
+
+    def _demand(self, request: ChatRequest) -> Demand | None:
+        return read_demand(request) if self._remote is None else None
+
+    def _demanding(self, request: ChatRequest, demand: Demand) -> ChatRequest:
+        return ask(request, demand, knows_tools=self.endpoint.capabilities.tools)
+
+    async def _stream_calls(self, asked: ChatRequest) -> AsyncGenerator[Batch]:
+        calls = CallRestorer()
+        source = self._stream(lambda adapter: adapter.stream(asked))
+        with told_of_tools():
+            async with aclosing(source):
+                async for batch in source:
+                    if (restored := calls.batch(batch)) is not None:
+                        yield restored
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         if self._remote is None and request.params.dimensions is not None:
@@ -188,9 +223,9 @@ class LocalAdapter(ChatAdapter):
 
 
 def _listed(model: LocalModel, *, owner: str) -> ModelInfo:
-    able = {"embeddings": model.embeddings}
+    able = {"embeddings": model.embeddings, "tools": model.tools, "parallel_tools": model.tools}
     if model.engine != "llama":  # whatever is known of the model's family
-        able |= dict.fromkeys(_TEXT_ONLY, False)
+        able |= _TEXT_ONLY
     return ModelInfo(id=model.name, owned_by=owner, context_window=model.context, capabilities=able)
 
 

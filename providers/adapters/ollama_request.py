@@ -17,6 +17,7 @@ from chat.errors import InvalidRequest
 from chat.requests import ChatParams, ChatRequest, Message
 from providers.adapters.base import Endpoint
 from providers.adapters.ollama_messages import Images, ollama_messages, unsupported
+from providers.adapters.tool_choice import read_choice
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -226,7 +227,7 @@ def _tools(request: ChatRequest) -> tuple[list[dict[str, Any]], ToolPolicy, list
     """The tools to offer, what the answer owes, and what the model is told about it."""
     params = request.params
     offered = {tool["function"]["name"]: tool for tool in _declared(request)}
-    mode, names = _choice(params.tool_choice, offered)
+    mode, names = read_choice(params.tool_choice, offered)
     if mode == "none":
         return [], ToolPolicy(), []
     if names is not None:
@@ -258,42 +259,3 @@ def _declared(request: ChatRequest) -> Iterator[dict[str, Any]]:
             told["description"] = function.description
         told["parameters"] = function.parameters or {"type": "object", "properties": {}}
         yield {"type": "function", "function": told}
-
-
-def _choice(choice: Any, offered: Mapping[str, Any]) -> tuple[str, frozenset[str] | None]:
-    """`tool_choice` as none, auto or required, and the names it narrows the tools to."""
-    if choice is None:
-        return "auto", None
-    if isinstance(choice, str):
-        if choice not in ("none", "auto", "required"):
-            raise _bad_choice("`tool_choice` must be none, auto, required or an object.")
-        mode, names = choice, None
-    else:
-        mode, names = _choice_object(choice)
-    unknown = sorted((names or frozenset()) - offered.keys())
-    if unknown:
-        raise _bad_choice(
-            f"`tool_choice` names the tool {unknown[0][:64]!r}, which is not offered."
-        )
-    if mode == "required" and not offered:
-        raise _bad_choice("`tool_choice` demands a call, and no tools are offered.")
-    return mode, names
-
-
-def _choice_object(choice: dict[str, Any]) -> tuple[str, frozenset[str]]:
-    try:
-        if choice.get("type") == "function":
-            return "required", frozenset({str(choice["function"]["name"])})
-        if choice.get("type") == "allowed_tools":
-            allowed = choice["allowed_tools"]
-            mode = str(allowed.get("mode", "auto"))
-            names = frozenset(str(tool["function"]["name"]) for tool in allowed["tools"])
-            if mode in ("auto", "required") and names:
-                return mode, names
-    except (KeyError, TypeError, AttributeError):
-        pass
-    raise _bad_choice("`tool_choice` is an object this provider cannot follow.")
-
-
-def _bad_choice(message: str) -> InvalidRequest:
-    return InvalidRequest(message, param="tool_choice", code="invalid_value")

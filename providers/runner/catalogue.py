@@ -77,6 +77,8 @@ class LocalModel:
     chat_template: str = ""
     """Jinja; empty for the one in the weights file or folder."""
     embeddings: bool = False
+    tools: bool = False
+    """Whether its server tells the model of tools and reads its calls."""
     engine: Engine = "llama"
     name: str = ""
     """What callers call it; empty: the id."""
@@ -174,6 +176,7 @@ def _local_model(name: str, found: FoundModel, options: LocalOptions) -> LocalMo
         default_max_tokens=options.max_tokens,
         memory_bytes=found.size * 11 // 10 + _LIBRARIES_BYTES,
         embeddings=True,
+        tools=found.tools,
         engine=found.engine,
         name=name,
         queue=options.queue,

@@ -28,6 +28,8 @@ class FoundModel:
     """Tokens it was made for, where it says so."""
     size: int
     """Bytes of its weights."""
+    tools: bool = False
+    """Whether its server tells it of tools and reads its calls."""
 
 
 def find_models(folder: Path, *, kind: str) -> dict[str, FoundModel]:
@@ -112,7 +114,8 @@ def _recognise(path: Path, *, kind: str) -> FoundModel | None:
     if path.suffix == ".gguf":
         if kind == "mlx" or not _is_file(path):
             return None
-        return FoundModel(path, "llama", read_facts(path).context, _weights_size(path))
+        facts = read_facts(path)
+        return FoundModel(path, "llama", facts.context, _weights_size(path), facts.tools)
     config = _config(path)
     size = _weights_size(path)
     # MLX's own quantisation, which transformers cannot read, has a field of its own.
