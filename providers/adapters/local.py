@@ -78,7 +78,7 @@ class LocalAdapter(ChatAdapter):
         demand = self._demand(request)
         if demand is None:
             return await self._ask(lambda adapter: adapter.complete(request))
-        asked = self._demanding(request, demand)
+        asked = await self._demanding(request, demand)
         with told_of_tools():
             reply = await self._ask(lambda adapter: adapter.complete(asked))
         return CallRestorer().whole(reply)
@@ -87,15 +87,17 @@ class LocalAdapter(ChatAdapter):
         demand = self._demand(request)
         if demand is None:
             return self._stream(lambda adapter: adapter.stream(request))
-        return self._stream_calls(self._demanding(request, demand))
+        return self._stream_calls(request, demand)
 
     def _demand(self, request: ChatRequest) -> Demand | None:
         return read_demand(request) if self._remote is None else None
 
-    def _demanding(self, request: ChatRequest, demand: Demand) -> ChatRequest:
-        return ask(request, demand, knows_tools=self.endpoint.capabilities.tools)
+    async def _demanding(self, request: ChatRequest, demand: Demand) -> ChatRequest:
+        model = await self._found_model()
+        return ask(request, demand, knows_tools=model.tools)
 
-    async def _stream_calls(self, asked: ChatRequest) -> AsyncGenerator[Batch]:
+    async def _stream_calls(self, request: ChatRequest, demand: Demand) -> AsyncGenerator[Batch]:
+        asked = await self._demanding(request, demand)
         calls = CallRestorer()
         source = self._stream(lambda adapter: adapter.stream(asked))
         with told_of_tools():
