@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from chat.parsing import parse_chat_request
 from chat.types import Batch
 from providers.adapters.base import Endpoint
@@ -30,6 +32,8 @@ CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 LONG = [{"role": "user", "content": "Write a very long story about rivers."}]
 PATIENCE_S = 60
 
+OURS = ["transformers", "mlx"]
+"""The engines behind the runner's own HTTP server."""
 ADAPTERS: dict[str, type[LocalAdapter]] = {
     "llama": HuggingFaceAdapter,
     "transformers": HuggingFaceAdapter,
@@ -97,6 +101,14 @@ class Local:
         read = self.files.read_state()
         if read is not None and self.files.is_locked():
             os.kill(read.state.pid, signal.SIGTERM)
+
+
+def shared(children: dict[str, Local], factory: pytest.TempPathFactory, engine: str) -> Local:
+    """The child of an engine, made at the first call."""
+    require(engine)
+    if engine not in children:
+        children[engine] = Local(engine, factory.mktemp(engine))
+    return children[engine]
 
 
 def client() -> HttpClient:

@@ -11,7 +11,7 @@ import signal
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ import pytest
 
 from chat.errors import GatewayError, UpstreamRateLimited, UpstreamRejected
 from providers.http import HttpClient
-from providers.runner.supervisor import ensure_running, release_all
+from providers.runner.supervisor import ensure_running
 from tests.local_models.local import (
     CAPITAL,
     LONG,
+    OURS,
     Local,
     chat,
-    client,
     consume,
     cpu_ticks,
     require,
+    shared,
     streamed_finishes,
     streamed_text,
     text_of,
@@ -39,49 +40,11 @@ from tests.local_models.local import (
 
 pytestmark = pytest.mark.once
 
-OURS = ["transformers", "mlx"]
-"""The engines behind the runner's own HTTP server."""
-
 
 @pytest.fixture(scope="module", params=["llama", *OURS])
 def any_engine(request: pytest.FixtureRequest) -> str:
     require(request.param)
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Local]]:
-    """One child for each engine, which the tests share that do not kill it."""
-    made: dict[str, Local] = {}
-    yield made
-    for local in made.values():
-        local.end()
-    release_all()
-
-
-def shared(children: dict[str, Local], factory: pytest.TempPathFactory, engine: str) -> Local:
-    require(engine)
-    if engine not in children:
-        children[engine] = Local(engine, factory.mktemp(engine))
-    return children[engine]
-
-
-@pytest.fixture(params=["llama", *OURS])
-def each(
-    request: pytest.FixtureRequest,
-    children: dict[str, Local],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Local:
-    return shared(children, tmp_path_factory, request.param)
-
-
-@pytest.fixture(params=OURS)
-def ours(
-    request: pytest.FixtureRequest,
-    children: dict[str, Local],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Local:
-    return shared(children, tmp_path_factory, request.param)
 
 
 @pytest.fixture
@@ -91,13 +54,6 @@ def alone(tmp_path: Path) -> Iterator[Local]:
     local = Local("transformers", tmp_path, queue=1)
     yield local
     local.end()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[HttpClient]:
-    opened = client()
-    yield opened
-    await opened.aclose()
 
 
 async def test_it_knows_the_capital_of_france(each: Local, http: HttpClient) -> None:
@@ -254,10 +210,10 @@ async def test_a_text_is_completed_and_echoed(ours: Local) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
         ({"temperature": 3}, "temperature"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
         ({"stop": [""]}, "stop[0]"),
         ({"top_logprobs": 50}, "top_logprobs"),
         ({"logit_bias": {"Paris": 1}}, "logit_bias"),
@@ -333,7 +289,7 @@ async def test_a_prompt_is_never_in_the_runners_log(ours: Local, http: HttpClien
     secret = [{"role": "user", "content": "xyzzyplugh " * 3}]
     await ours.adapter(http).complete(chat(secret, max_tokens=2))
     with pytest.raises(UpstreamRejected):
-        await ours.adapter(http).complete(chat([*secret, *secret], n=2))
+        await ours.adapter(http).complete(chat([*secret, *secret], n=17))
     assert "xyzzy" not in ours.log
 
 
