@@ -16,7 +16,9 @@ _LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
 _SINGLES = ("items", "additionalProperties")
 _COMBINING = ("anyOf", "oneOf", "$ref")
 _OPENING = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
-_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "enum"}
+_LOWER = ("minimum", "exclusiveMinimum")
+_UPPER = ("maximum", "exclusiveMaximum")
+_CHOSEN = {"enum", "const", "multipleOf"}
 _EXACT = 2**53 - 1
 """RFC 8259, section 6. SmolLM2 gave an age of 120 digits, until it was cut off (2026-11-25)."""
 
@@ -64,17 +66,26 @@ def _schemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _narrowed(schema: dict[str, Any], *, closing: bool) -> dict[str, Any]:
     made = _with_parts(schema, lambda part: _narrowed(part, closing=closing))
-    if _is_any_integer(made):
-        made |= {"minimum": -_EXACT, "maximum": _EXACT}
+    made |= _missing_bounds(made)
     if closing and "properties" in made and not made.keys() & _OPENING:
         made["additionalProperties"] = False
     return made
 
 
-def _is_any_integer(schema: dict[str, Any]) -> bool:
+def _missing_bounds(schema: dict[str, Any]) -> dict[str, int]:
+    """The bounds of a whole number that the schema leaves open."""
     kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
-    return "integer" in kinds and "number" not in kinds and not schema.keys() & _BOUNDS
+    if "integer" not in kinds or "number" in kinds or schema.keys() & _CHOSEN:
+        return {}
+    given = [schema[name] for name in (*_LOWER, *_UPPER) if name in schema]
+    if not all(isinstance(bound, int) and abs(bound) <= _EXACT for bound in given):
+        return {}
+    return {
+        names[0]: bound
+        for names, bound in ((_LOWER, -_EXACT), (_UPPER, _EXACT))
+        if not schema.keys() & set(names)
+    }
 
 
 def _with_parts(
