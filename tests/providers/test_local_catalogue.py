@@ -33,7 +33,7 @@ def add_folder(place: Path, *, weights: int = 1000, **config: Any) -> Path:
     return place
 
 
-def add_gguf(place: Path, *, context: int = 2048) -> Path:
+def add_gguf(place: Path, *, context: int = 2048, template: str = "") -> Path:
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
 
@@ -42,7 +42,8 @@ def add_gguf(place: Path, *, context: int = 2048) -> Path:
         text("general.architecture") + struct.pack("<I", 8) + text("llama"),
         text("general.quantized") + struct.pack("<I", 7) + b"\x01",
         text("llama.context_length") + struct.pack("<II", 4, context),
-        text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 0),
+        text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"),
+        text("tokenizer.chat_template") + struct.pack("<I", 8) + text(template),
     ]
     place.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(fields)) + b"".join(fields))
     return place
@@ -205,3 +206,26 @@ def test_a_file_that_is_no_gguf_has_no_facts(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     facts = read_facts(path)
     assert (facts.architecture, facts.context) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("template", "knows"),
+    [
+        ("{% if tools %}{{ tools }}{% endif %}", True),
+        ("{{ messages }} of toolsmiths", False),
+        ("", False),
+    ],
+)
+def test_a_gguf_file_knows_tools_when_its_template_does(
+    tmp_path: Path, template: str, knows: bool
+) -> None:
+    add_gguf(tmp_path / "quantised.gguf", template=template)
+    [model] = found(tmp_path)
+    assert model.tools is knows
+
+
+def test_a_gguf_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    place = add_gguf(tmp_path / "quantised.gguf")
+    assert not read_facts(place).tools
+    add_gguf(place, template="{{ tools }}")
+    assert read_facts(place).tools
