@@ -76,11 +76,14 @@ def ask(request: ChatRequest, demand: Demand, *, knows_tools: bool) -> ChatReque
 
 
 @contextmanager
-def told_of_tools() -> Iterator[None]:
-    """What the model's server says of the schema is told of where the caller gave it."""
+def told_of_tools(calls: CallRestorer | None) -> Iterator[None]:
+    """What the model's server says of the schema is told of where the caller gave it: in a tool,
+    where calls were demanded."""
     try:
         yield
     except UpstreamRejected as error:
+        if calls is None:
+            raise
         if error.param == "response_format" or "JSON schema" in error.message:
             error.param = "tools"
         raise

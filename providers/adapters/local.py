@@ -26,13 +26,8 @@ from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
 from chat.types import Batch, ModelInfo, Reply
 from providers.adapters.base import ChatAdapter, Endpoint
-from providers.adapters.demanded_calls import (
-    CallRestorer,
-    Demand,
-    ask,
-    read_demand,
-    told_of_tools,
-)
+from providers.adapters.demanded_calls import CallRestorer, ask, read_demand, told_of_tools
+from providers.adapters.held import holds_to_anything, require_modest
 from providers.adapters.openai import OpenAICompatibleAdapter
 from providers.adapters.text_by_prompt import complete_each, stream_each
 from providers.capabilities import Capabilities
@@ -75,36 +70,38 @@ class LocalAdapter(ChatAdapter):
         return cls.defaults if base_url else cls.defaults.with_overrides(_HELD)
 
     async def complete(self, request: ChatRequest) -> Reply:
-        demand = self._demand(request)
-        if demand is None:
+        if self._remote is not None or not holds_to_anything(request):
             return await self._ask(lambda adapter: adapter.complete(request))
-        asked = await self._demanding(request, demand)
-        with told_of_tools():
+        asked, calls = await self._held(request)
+        with told_of_tools(calls):
             reply = await self._ask(lambda adapter: adapter.complete(asked))
-        return CallRestorer().whole(reply)
+        return reply if calls is None else calls.whole(reply)
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Batch]:
-        demand = self._demand(request)
-        if demand is None:
+        if self._remote is not None or not holds_to_anything(request):
             return self._stream(lambda adapter: adapter.stream(request))
-        return self._stream_calls(request, demand)
+        return self._stream_held(request)
 
-    def _demand(self, request: ChatRequest) -> Demand | None:
-        return read_demand(request) if self._remote is None else None
-
-    async def _demanding(self, request: ChatRequest, demand: Demand) -> ChatRequest:
-        model = await self._found_model()
-        return ask(request, demand, knows_tools=model.tools)
-
-    async def _stream_calls(self, request: ChatRequest, demand: Demand) -> AsyncGenerator[Batch]:
-        asked = await self._demanding(request, demand)
-        calls = CallRestorer()
+    async def _stream_held(self, request: ChatRequest) -> AsyncGenerator[Batch]:
+        asked, calls = await self._held(request)
         source = self._stream(lambda adapter: adapter.stream(asked))
-        with told_of_tools():
+        with told_of_tools(calls):
             async with aclosing(source):
                 async for batch in source:
-                    if (restored := calls.batch(batch)) is not None:
+                    restored = batch if calls is None else calls.batch(batch)
+                    if restored is not None:
                         yield restored
+
+    async def _held(self, request: ChatRequest) -> tuple[ChatRequest, CallRestorer | None]:
+        """What the model's server is asked, and what reads demanded calls out of its answer."""
+        model = await self._found_model()
+        demand = read_demand(request)
+        asked = request
+        if demand is not None:
+            asked = ask(request, demand, knows_tools=model.tools)
+        if model.engine == "llama":
+            require_modest(asked, param="response_format" if demand is None else "tools")
+        return asked, None if demand is None else CallRestorer()
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         if self._remote is None and request.params.dimensions is not None:

@@ -15,6 +15,7 @@ from chat.parsing import parse_chat_request
 from chat.requests import ChatRequest
 from chat.types import Batch, ChatChunk, ChunkChoice, Delta, Reply
 from providers.adapters.demanded_calls import MAX_CALLS, CallRestorer, Demand, ask, read_demand
+from providers.adapters.held import require_modest
 from providers.adapters.huggingface import HuggingFaceAdapter
 from providers.adapters.mlx import MLXAdapter
 from providers.adapters.written_calls import CallReader
@@ -249,6 +250,32 @@ def test_an_answer_without_a_call_is_none(finish: str) -> None:
 def test_an_answer_of_another_shape_is_the_models_failure() -> None:
     with pytest.raises(UpstreamFailed):
         CallRestorer().whole(Reply(b'{"choices": [{}]}', None, None))
+
+
+def held_to(schema: dict[str, Any]) -> ChatRequest:
+    named = {"name": "x", "schema": schema}
+    return request(response_format={"type": "json_schema", "json_schema": named})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [f"value {at}" for at in range(1001)]},
+        {"properties": {f"p{at}": {"type": "string"} for at in range(1001)}},
+        {"anyOf": [{"enum": ["a", "b", "c"]}] * 300},
+    ],
+)
+def test_a_schema_that_would_hold_up_others_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        require_modest(held_to(schema), param="response_format")
+    assert refused.value.code == "schema_too_large"
+
+
+def test_a_schema_of_a_usual_size_is_not() -> None:
+    properties = {f"p{at}": {"type": "string", "description": "x" * 500} for at in range(200)}
+    schema = {"properties": properties, "required": list(properties)}
+    require_modest(held_to(schema), param="response_format")
+    require_modest(request(response_format={"type": "json_object"}), param="response_format")
 
 
 @pytest.mark.parametrize("adapter", [HuggingFaceAdapter, MLXAdapter])
