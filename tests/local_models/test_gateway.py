@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageFunctionToolCall, ChatCompletionMessageParam
+from pydantic import BaseModel, Field
 
+from providers.runner.catalogue import EMBEDDED_MODEL
 from tests.conftest import spare_database
 from tests.gateway import KEY, Gateway, wait_until
 from tests.local_models.conversion import NAME, converted_model
@@ -81,6 +85,42 @@ def test_the_ledger_has_its_exact_tokens(gateway: Gateway, client: openai.OpenAI
     wait_until(lambda: wanted in {row.request_id for row in gateway.rows()}, seconds=20)
     [row] = [row for row in gateway.rows() if row.request_id == wanted]
     assert (row.tokens_input, row.tokens_output, bool(row.estimated)) == (27, 4, False)
+
+
+class Place(BaseModel):
+    kind: Literal["city", "river"]
+    marks: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(max_length=2)]
+
+
+@pytest.mark.parametrize("name", [EMBEDDED_MODEL, NAME])
+def test_the_sdks_own_schema_of_a_class_is_kept(client: openai.OpenAI, name: str) -> None:
+    answer = client.chat.completions.parse(
+        model=f"huggingface/{name}", messages=CAPITAL, response_format=Place, max_tokens=200
+    )
+    assert isinstance(answer.choices[0].message.parsed, Place)
+
+
+@pytest.mark.parametrize("name", [EMBEDDED_MODEL, NAME])
+def test_a_demanded_call_comes_and_is_said_to_be_imitated(client: openai.OpenAI, name: str) -> None:
+    parameters: dict[str, object] = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+    }
+    answer = client.chat.completions.with_raw_response.create(
+        model=f"huggingface/{name}",
+        messages=CAPITAL,
+        tools=[{"type": "function", "function": {"name": "find", "parameters": parameters}}],
+        tool_choice="required",
+        max_tokens=100,
+    )
+    [choice] = answer.parse().choices
+    assert choice.finish_reason == "tool_calls"
+    assert answer.headers["x-gateway-emulated"] == "tool_choice"
+    [call] = choice.message.tool_calls or []
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall)
+    assert call.function.name == "find"
+    assert list(json.loads(call.function.arguments)) == ["city"]
 
 
 @pytest.mark.parametrize(
