@@ -13,7 +13,17 @@ from types import TracebackType
 from chat.errors import GatewayError
 from chat.requests import ChatRequest, InferenceRequest
 from chat.text_completions import sum_usage
-from chat.types import Batch, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
+from chat.types import (
+    Batch,
+    Delta,
+    Reply,
+    TokenCounts,
+    Usage,
+    Wire,
+    add_usage,
+    count_tokens,
+    estimate_usage,
+)
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
@@ -192,7 +202,9 @@ class Exchange:
     def _counts(self, status: str) -> tuple[TokenCounts, bool]:
         """The upstream's own counts, else an estimate of the prompt and of what was sent on. An
         upstream that failed before it answered anything is owed nothing."""
-        used = self.usage
+        used, spent = self.usage, self.dispatch.spent
+        if used is None and spent is not None:
+            used = self._with_what_came(spent)
         if self.wasted is not None:
             used = self.wasted if used is None else sum_usage(used, self.wasted)
         if used is not None:
@@ -201,8 +213,13 @@ class Exchange:
             return TokenCounts(), False
         if self.dispatch.attempts == 0:
             return TokenCounts(), False
-        output = -(-self.text_bytes // BYTES_PER_TOKEN)
-        return TokenCounts(input=estimate_prompt(self.call.request), output=output), True
+        return count_tokens(estimate_usage(self.call.request.size, self.text_bytes)), True
+
+    def _with_what_came(self, spent: Usage) -> Usage:
+        """What answers cost that were thrown away, and what came of another."""
+        if not self.answered:
+            return spent
+        return add_usage(spent, estimate_usage(self.call.request.size, self.text_bytes))
 
     def counts(self) -> TokenCounts:
         """The tokens of an answer that came to its end, estimated where nobody counted."""

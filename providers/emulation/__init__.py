@@ -1,0 +1,1 @@
+"""Capabilities a target lacks, imitated by prompting. Pure: no I/O, no Django."""
