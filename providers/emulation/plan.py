@@ -9,11 +9,11 @@ from providers.capabilities import Capabilities
 from providers.emulation.emulation import Emulation
 
 Applies = Callable[[ChatRequest, Capabilities], bool]
-Make = Callable[[str], Emulation]
+Make = Callable[[Capabilities, str], Emulation]
 
 _TABLE: tuple[tuple[Applies, Make], ...] = ()
 """In the order in which they prepare a request, and in reverse that in which they restore its
-answer. `Make` is given the upstream's name of the model."""
+answer. `Make` is given the target's flags and the upstream's name of the model."""
 
 
 def may_need_emulation(request: ChatRequest) -> bool:
@@ -25,4 +25,4 @@ def may_need_emulation(request: ChatRequest) -> bool:
 
 def plan(request: ChatRequest, capabilities: Capabilities, *, model: str) -> list[Emulation]:
     """The emulations for one request at one target, empty where it can do all that is asked."""
-    return [make(model) for applies, make in _TABLE if applies(request, capabilities)]
+    return [make(capabilities, model) for applies, make in _TABLE if applies(request, capabilities)]
