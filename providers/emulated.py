@@ -79,7 +79,13 @@ class Emulated:
     def _restored(self, reply: Reply) -> Reply:
         for emulation in reversed(self.emulations):
             reply = emulation.restore(reply)
+        self._take_notes()
         return reply
+
+    def _take_notes(self) -> None:
+        for emulation in self.emulations:
+            for error in emulation.take_notes():
+                self.tally.validations.append(Validation(self.tally.attempts, error))
 
     def _discard(self, usage: Usage, error: str) -> None:
         self.tally.validations.append(Validation(self.tally.attempts, error))
@@ -103,7 +109,9 @@ class Emulated:
                     break
         if chain.failure is None and (restored := chain.finish()) is not None:
             yield restored
-        if chain.failure is not None:
+        if chain.failure is None:
+            self._take_notes()
+        else:
             usage = chain.usage or estimate_usage(self._prepared.size, chain.text_bytes)
             yield Batch([ChatChunk(choices=[], usage=add_usage(chain.spent, usage))])
             self._discard(usage, chain.failure.message)

@@ -54,6 +54,11 @@ class Emulation(ABC):
     def begin(self) -> Restorer:
         """What restores one stream."""
 
+    def take_notes(self) -> list[str]:
+        """What was wrong with an answer that is given all the same, each once, in words that hold
+        nothing of the answer."""
+        return []
+
 
 class Restorer(ABC):
     """Restores the batches of one stream as they come. `failure` is set once the answer will not
