@@ -169,7 +169,7 @@ class _WholeChoice:
         self.faults: list[Fault] = []
         reader = tools.new_reader()
         if reader is not None:
-            self._sort([*reader.feed(self.text), *reader.finish()])
+            self._sort(reader.read_whole(self.text))
             self.faults = reader.faults
 
     def _sort(self, found: list[Found]) -> None:

@@ -83,6 +83,11 @@ class AnswerReader:
         next(self._reading, None)
         return self._calls.taken()
 
+    def read_whole(self, text: str) -> list[Found]:
+        """All there is at once: a call that breaks off is then not shown at all."""
+        self._source.add(text)
+        return self.finish()
+
     def finish(self) -> list[Found]:
         self._source.ended = True
         next(self._reading, None)
@@ -122,9 +127,8 @@ class AnswerReader:
             source.at = end
             if found is not None and end == found.start() < safe:
                 return found[0]
-            if not (yield from source.wait()):
-                if source.at >= len(source.text):
-                    return ""
+            if not (yield from source.wait()) and source.at >= len(source.text):
+                return ""
 
     def _pass_over(self, text: str) -> None:
         self._source.at += len(text)
