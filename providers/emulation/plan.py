@@ -6,13 +6,17 @@ from collections.abc import Callable
 
 from chat.requests import ChatRequest
 from providers.capabilities import Capabilities
+from providers.emulation.chosen_tools import ChosenTools, lacks_choice
 from providers.emulation.emulation import Emulation
 from providers.emulation.tools import EmulatedTools, lacks_tools
 
 Applies = Callable[[ChatRequest, Capabilities], bool]
 Make = Callable[[Capabilities, str], Emulation]
 
-_TABLE: tuple[tuple[Applies, Make], ...] = ((lacks_tools, EmulatedTools),)
+_TABLE: tuple[tuple[Applies, Make], ...] = (
+    (lacks_tools, EmulatedTools),
+    (lacks_choice, lambda capabilities, model: ChosenTools(capabilities)),
+)
 """In the order in which they prepare a request, and in reverse that in which they restore its
 answer. `Make` is given the target's flags and the upstream's name of the model."""
 

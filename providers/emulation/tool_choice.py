@@ -32,6 +32,8 @@ class Offer:
     where none may."""
 
     tools: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    is_strict: bool = False
+    """Whether the caller wants arguments held to a schema while they are written."""
     policy: ToolPolicy = ToolPolicy()
 
     @property
@@ -58,7 +60,8 @@ def read_offer(request: ChatRequest) -> Offer:
     offered = {name: each for name, each in declared.items() if names is None or name in names}
     demanded = frozenset(offered) if mode == "required" else frozenset()
     single = params.parallel_tool_calls is False or not params.tools
-    return Offer(offered, ToolPolicy(demanded, single=single))
+    strict = any(tool.function and tool.function.strict for tool in params.tools or ())
+    return Offer(offered, strict, ToolPolicy(demanded, single=single))
 
 
 def no_call() -> ToolChoiceNotMet:
@@ -76,8 +79,6 @@ def _declared(request: ChatRequest) -> Iterator[dict[str, Any]]:
                 param=f"tools[{at}].type",
                 code="unsupported_parameter",
             )
-        if tool.function.strict:
-            request.dropped.add("tools.function.strict")
         yield _told(tool.function)
     for function in request.params.functions or ():
         yield _told(function)

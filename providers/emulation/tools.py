@@ -62,6 +62,8 @@ class EmulatedTools(Emulation):
         self._request = request
         offer = self._offer = read_offer(request)
         request.emulated.add("tools")
+        if offer.is_strict:
+            request.dropped.add("tools.function.strict")
         body = {name: value for name, value in request.body.items() if name not in _FIELDS}
         envelope = self._family.envelope
         messages = written_history(body["messages"], request.params, envelope)

@@ -21,7 +21,18 @@ from tests.emulation.wires import (
     sse,
 )
 from tests.gateway import Answered, Gateway
-from tests.upstream import Asked, Peer, Upstream, completion, whole
+from tests.upstream import (
+    DONE,
+    Asked,
+    Peer,
+    Script,
+    Upstream,
+    chunk,
+    completion,
+    streaming,
+    usage_chunk,
+    whole,
+)
 
 pytestmark = pytest.mark.once
 STREAMS = pytest.mark.parametrize("stream", [False, True], ids=("whole", "streamed"))
@@ -95,8 +106,6 @@ def test_a_loop_works_in_every_familys_words(
     assert family_of(model).name == family
     upstream.script = answering(traveller(model))
     loop = OpenAI(gateway, model, stream=stream)
-    if family == "Gemma 1 to 3, Llama 2":
-        pass
     first = loop.ask("What about Paris?")
     loop.tell(first.calls[0], "sunny")
     second = loop.go_on()
@@ -274,6 +283,72 @@ def test_functions_are_tools_by_their_older_name(
     _, _, called, result = upstream.asked[0].json()["messages"]
     assert called["content"] == calling(Call("now", {}))
     assert "noon" in result["content"]
+
+
+def native(*names: str, stream: bool) -> Script:
+    """A model with tools of its own that calls these."""
+    calls = [
+        {"id": f"c{at}", "type": "function", "function": {"name": name, "arguments": "{}"}}
+        for at, name in enumerate(names)
+    ]
+    if not stream:
+        return whole(
+            200, completion(None if calls else "No.", **({"tool_calls": calls} if calls else {}))
+        )
+    pieces = [chunk(tool_calls=[{"index": at, **call}]) for at, call in enumerate(calls)]
+    end = chunk("tool_calls" if calls else "stop")
+    return streaming([*(pieces or [chunk(content="No.")]), end, usage_chunk(9, 3), DONE])
+
+
+@STREAMS
+def test_a_model_with_tools_that_takes_no_choice_is_held_to_it(
+    gateway: Gateway, upstream: Upstream, stream: bool
+) -> None:
+    choice = {"type": "function", "function": {"name": "now"}}
+    upstream.script = native("get_weather", "now", stream=stream)
+    answered = ask(gateway, model="able/unforced", stream=stream, tool_choice=choice)
+    said = read_chunks(sse(answered)) if stream else read_completion(answered.json())
+    assert [call[1] for call in said.calls] == ["now"]
+    assert answered.headers["x-gateway-emulated"] == "tool_choice"
+    sent = upstream.asked[0].json()
+    assert "tool_choice" not in sent
+    assert [tool["function"]["name"] for tool in sent["tools"]] == ["now"]
+    assert "You must answer by calling the tool now." in sent["messages"][0]["content"]
+
+    upstream.script = native(stream=stream)
+    failed = ask(gateway, model="able/unforced", stream=stream, tool_choice="required")
+    error = sse(failed)[-1]["error"] if failed.status == 200 else failed.json()["error"]
+    assert error["code"] == "tool_choice_not_met"
+
+    none = ask(gateway, model="able/unforced", stream=stream, tool_choice="none")
+    assert none.status == 200
+    assert "tools" not in upstream.asked[-1].json()
+
+
+@STREAMS
+def test_a_model_that_only_calls_several_tools_at_once_is_held_to_one(
+    gateway: Gateway, upstream: Upstream, stream: bool
+) -> None:
+    upstream.script = native("now", "get_weather", stream=stream)
+    fields: dict[str, Any] = {"model": "able/one-by-one", "parallel_tool_calls": False}
+    answered = ask(gateway, stream=stream, **fields)
+    said = read_chunks(sse(answered)) if stream else read_completion(answered.json())
+    assert [call[1] for call in said.calls] == ["now"]
+    assert answered.headers["x-gateway-emulated"] == "parallel_tools"
+    assert "parallel_tool_calls" not in upstream.asked[0].json()
+
+
+@STREAMS
+def test_a_model_that_has_it_all_is_asked_as_it_is(
+    gateway: Gateway, upstream: Upstream, stream: bool
+) -> None:
+    upstream.script = native("now", "get_weather", stream=stream)
+    fields = {"tool_choice": "required", "parallel_tool_calls": False}
+    answered = ask(gateway, model="able/gpt-4o-mini", stream=stream, **fields)
+    assert "x-gateway-emulated" not in answered.headers
+    sent = upstream.asked[0].json()
+    assert (sent["tool_choice"], sent["parallel_tool_calls"]) == ("required", False)
+    assert len(sent["messages"]) == 1
 
 
 # --- what cannot be read ------------------------------------------------------------------------
