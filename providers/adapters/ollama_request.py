@@ -8,7 +8,6 @@ imitated here, by the tools that are offered and by instruction, and said so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -17,6 +16,7 @@ from chat.errors import InvalidRequest
 from chat.requests import ChatParams, ChatRequest, Message
 from providers.adapters.base import Endpoint
 from providers.adapters.ollama_messages import Images, ollama_messages, unsupported
+from providers.emulation.tool_choice import ToolPolicy, read_offer
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -72,19 +72,6 @@ _THINK: dict[str, bool | str] = {
     "max": "high",
 }
 _CLAMPED_EFFORTS = frozenset({"minimal", "xhigh", "max"})
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPolicy:
-    """What the answer owes the caller: a call of one of `demanded` when not empty, and not more
-    than one call when `single`."""
-
-    demanded: frozenset[str] = frozenset()
-    single: bool = False
-
-    def admits(self, name: str, *, after: int) -> bool:
-        """Whether a call is shown that comes after so many others."""
-        return not (self.single and after) and (not self.demanded or name in self.demanded)
 
 
 ANY_ANSWER = ToolPolicy()
@@ -224,76 +211,13 @@ def _all_texts(messages: list[Message]) -> Iterator[str]:
 
 def _tools(request: ChatRequest) -> tuple[list[dict[str, Any]], ToolPolicy, list[str]]:
     """The tools to offer, what the answer owes, and what the model is told about it."""
-    params = request.params
-    offered = {tool["function"]["name"]: tool for tool in _declared(request)}
-    mode, names = _choice(params.tool_choice, offered)
-    if mode == "none":
-        return [], ToolPolicy(), []
-    if names is not None:
-        offered = {name: tool for name, tool in offered.items() if name in names}
-    single = bool(offered) and params.parallel_tool_calls is False
-    if single:
+    offer = read_offer(request)
+    if offer.is_strict:
+        request.dropped.add("tools.function.strict")
+    if offer.policy.single:
         request.emulated.add("parallel_tools")
-    if mode != "required":
-        return list(offered.values()), ToolPolicy(single=single), []
+    tools = [{"type": "function", "function": function} for function in offer.tools.values()]
+    if offer.instruction is None:
+        return tools, offer.policy, []
     request.emulated.add("tool_choice")
-    instruction = "You must answer by calling one of the tools you are offered."
-    if len(offered) == 1:
-        instruction = f"You must answer by calling the tool {next(iter(offered))}."
-    policy = ToolPolicy(demanded=frozenset(offered), single=single)
-    return list(offered.values()), policy, [instruction]
-
-
-def _declared(request: ChatRequest) -> Iterator[dict[str, Any]]:
-    for at, tool in enumerate(request.params.tools or ()):
-        function = tool.function
-        if tool.type != "function" or function is None:
-            raise unsupported(
-                f"This provider has no tools of type `{tool.type[:64]}`.", f"tools[{at}].type"
-            )
-        if function.strict:
-            request.dropped.add("tools.function.strict")
-        told: dict[str, Any] = {"name": function.name}
-        if function.description is not None:
-            told["description"] = function.description
-        told["parameters"] = function.parameters or {"type": "object", "properties": {}}
-        yield {"type": "function", "function": told}
-
-
-def _choice(choice: Any, offered: Mapping[str, Any]) -> tuple[str, frozenset[str] | None]:
-    """`tool_choice` as none, auto or required, and the names it narrows the tools to."""
-    if choice is None:
-        return "auto", None
-    if isinstance(choice, str):
-        if choice not in ("none", "auto", "required"):
-            raise _bad_choice("`tool_choice` must be none, auto, required or an object.")
-        mode, names = choice, None
-    else:
-        mode, names = _choice_object(choice)
-    unknown = sorted((names or frozenset()) - offered.keys())
-    if unknown:
-        raise _bad_choice(
-            f"`tool_choice` names the tool {unknown[0][:64]!r}, which is not offered."
-        )
-    if mode == "required" and not offered:
-        raise _bad_choice("`tool_choice` demands a call, and no tools are offered.")
-    return mode, names
-
-
-def _choice_object(choice: dict[str, Any]) -> tuple[str, frozenset[str]]:
-    try:
-        if choice.get("type") == "function":
-            return "required", frozenset({str(choice["function"]["name"])})
-        if choice.get("type") == "allowed_tools":
-            allowed = choice["allowed_tools"]
-            mode = str(allowed.get("mode", "auto"))
-            names = frozenset(str(tool["function"]["name"]) for tool in allowed["tools"])
-            if mode in ("auto", "required") and names:
-                return mode, names
-    except (KeyError, TypeError, AttributeError):
-        pass
-    raise _bad_choice("`tool_choice` is an object this provider cannot follow.")
-
-
-def _bad_choice(message: str) -> InvalidRequest:
-    return InvalidRequest(message, param="tool_choice", code="invalid_value")
+    return tools, offer.policy, [offer.instruction]

@@ -59,7 +59,7 @@ def read_offer(request: ChatRequest) -> Offer:
         return Offer()
     offered = {name: each for name, each in declared.items() if names is None or name in names}
     demanded = frozenset(offered) if mode == "required" else frozenset()
-    single = params.parallel_tool_calls is False or not params.tools
+    single = bool(offered) and (params.parallel_tool_calls is False or not params.tools)
     strict = any(tool.function and tool.function.strict for tool in params.tools or ())
     return Offer(offered, strict, ToolPolicy(demanded, single=single))
 
