@@ -58,7 +58,7 @@ _BASES: tuple[tuple[re.Pattern[str], Family], ...] = tuple(
         (r"llama[-_.]?3([-_.][013](?!\d))?", _LLAMA_JSON),
         (r"llama[-_.]?(3[-_.]2(?!\d)|4(?![\d.]*b))", _PYTHONIC),
         (
-            r"(mi[ns]tral|mixtral|magistral|devstral|codestral|pixtral)",
+            r"(mistral|ministral|mixtral|magistral|devstral|codestral|pixtral)",
             Family("Mistral", writing.MISTRAL),
         ),
         (r"gpt[-_.]?oss", Family("gpt-oss", writing.HARMONY)),

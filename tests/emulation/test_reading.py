@@ -156,14 +156,21 @@ def test_arguments_come_as_they_are_written() -> None:
         assert reader.feed(word) == [Arguments(word)]
 
 
-def test_raw_text_comes_parameter_by_parameter() -> None:
+def test_raw_text_comes_as_it_is_written_and_other_values_whole() -> None:
     told = shown(
         "<tool_call>\n<function=f>\n<parameter=text>\n",
-        "a\n</parameter>",
-        "<parameter=count>7",
+        'import "this"\nprint(1)\n',
+        "# and so on, for a while\n\n",
+        "</parameter>\n<parameter=count>7",
         "\n</parameter>\n</function></tool_call>",
     )
-    assert told == [["f"], ['{"text":"a"'], [], [',"count":7}'], []]
+    pieces = [piece for each in told for piece in each]
+    assert pieces[0] == "f"
+    assert json.loads("".join(pieces[1:])) == {
+        "text": 'import "this"\nprint(1)\n# and so on, for a while\n',
+        "count": 7,
+    }
+    assert [bool(each) for each in told] == [True, True, True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from providers.emulation.reading.calls import Calls, json_of
+from providers.emulation.reading.calls import Calls
 from providers.emulation.reading.json_calls import (
     MAX_DEPTH,
     Beginning,
     read_arguments,
     read_value,
 )
+from providers.emulation.reading.members import Members
 from providers.emulation.reading.python_calls import read_python_calls
 from providers.emulation.reading.source import Malformed, NotACall, Reading, Source
 from providers.emulation.reading.typed import typed
@@ -82,27 +83,6 @@ def _fenced(source: Source, calls: Calls, name: str) -> Reading[None]:
     yield from source.take("```")
 
 
-class Members:
-    """The arguments of a call, written member by member."""
-
-    def __init__(self, calls: Calls, name: str) -> None:
-        calls.begin(name)
-        self._calls = calls
-        self._schema = calls.schemas[name]
-        self._names: set[str] = set()
-
-    def add(self, name: str, text: str) -> None:
-        """A parameter and its raw text. Raises Malformed for one that stands twice."""
-        if name in self._names:
-            raise Malformed(f"the parameter {name[:64]!r} stands twice")
-        value = json_of(typed(text, name, self._schema))
-        self._calls.argue(f"{',' if self._names else '{'}{json_of(name)}:{value}")
-        self._names.add(name)
-
-    def end(self) -> None:
-        self._calls.argue("}" if self._names else "{}")
-
-
 def _pairs(source: Source, calls: Calls, name: str) -> Reading[None]:
     """GLM's `<arg_key>k</arg_key><arg_value>v</arg_value>`, the first mark taken."""
     members = Members(calls, name)
@@ -111,10 +91,7 @@ def _pairs(source: Source, calls: Calls, name: str) -> Reading[None]:
         yield from source.skip_space()
         if not closed or not (yield from source.take("<arg_value>")):
             raise Malformed("`<arg_key>` is not followed by `<arg_value>`")
-        value, closed = yield from source.until("</arg_value>")
-        if not closed:
-            raise Malformed("`<arg_value>` is not closed")
-        members.add(key.strip(), value)
+        yield from members.read(source, key.strip(), "</arg_value>")
         yield from source.skip_space()
         if not (yield from source.take("<arg_key>")):
             break

@@ -8,7 +8,7 @@ which it was.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -108,6 +108,24 @@ class Source:
         text = self.text[self.at : end]
         self.at = end + len(stop)
         return text, stop
+
+    def flow(self, sink: Callable[[str], None], *stops: str) -> Reading[str]:
+        """As `until`, but the text is put into `sink` as it comes."""
+        tail = max(map(len, stops)) - 1
+        while True:
+            places = [(self.text.find(each, self.at), each) for each in stops]
+            found = [place for place in places if place[0] >= 0]
+            if found:
+                end, stop = min(found)
+                sink(self.text[self.at : end])
+                self.at = end + len(stop)
+                return stop
+            safe = len(self.text) - (0 if self.ended else tail)
+            if safe > self.at:
+                sink(self.text[self.at : safe])
+                self.at = safe
+            if not (yield from self.wait()) and self.at >= len(self.text):
+                return ""
 
     def matched(self, pattern: re.Pattern[str]) -> Reading[str]:
         """All that `pattern`, which matches character by character, takes from here on."""

@@ -14,16 +14,24 @@ _MAX_STEPS = 16
 def typed(text: str, name: str, schema: Mapping[str, Any]) -> Any:
     """The value of the parameter `name` that is written `text`: text where the schema lets it be
     text, else what it says as JSON. What fits no type stays the text it is: the tool says so."""
-    properties = schema.get("properties")
-    found = properties.get(name) if isinstance(properties, Mapping) else None
-    declared = list(_alternatives(found, schema))
-    types = {kind for each in declared for kind in _types(each)}
+    types = _declared(name, schema)
     if text.strip() == "null" and ("null" in types or not types):
         return None
     if "string" in types:
         return text
     value = _parsed(text)
     return value if not types or _fits(value, types) else text
+
+
+def is_text(name: str, schema: Mapping[str, Any]) -> bool:
+    """Whether the parameter can be nothing but text."""
+    return _declared(name, schema) == {"string"}
+
+
+def _declared(name: str, schema: Mapping[str, Any]) -> set[str]:
+    properties = schema.get("properties")
+    found = properties.get(name) if isinstance(properties, Mapping) else None
+    return {kind for each in _alternatives(found, schema) for kind in _types(each)}
 
 
 def _alternatives(found: Any, root: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from providers.emulation.reading.calls import Calls
-from providers.emulation.reading.named_calls import Members
+from providers.emulation.reading.members import Members
 from providers.emulation.reading.source import Malformed, NotACall, Reading, Source
 
 _PREFIXES = ("", "steptml:", "antml:", "｜DSML｜")
@@ -39,12 +39,9 @@ def read_xml_call(source: Source, calls: Calls) -> Reading[None]:
         if not (yield from source.take(*_PARAMETERS)):
             raise Malformed(f"the call of {name} is not closed")
         parameter = yield from _name(source)
-        text, end = yield from source.until(*_ENDS, *_UNCLOSED)
-        if not end:
-            raise Malformed(f"the parameter {parameter[:64]!r} is not closed")
+        end = yield from members.read(source, parameter, *_ENDS, *_UNCLOSED, in_lines=True)
         if end in _UNCLOSED:
             source.at -= len(end)
-        members.add(parameter, text.removeprefix("\n").removesuffix("\n"))
 
 
 def _name(source: Source) -> Reading[str]:
