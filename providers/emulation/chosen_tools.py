@@ -9,10 +9,10 @@ import msgspec
 import orjson
 
 from chat.requests import ChatRequest
-from chat.types import Batch, ChatChunk, ChunkChoice, Reply, ToolCallDelta
+from chat.types import Batch, Reply, ToolCallDelta
 from providers.capabilities import Capabilities
 from providers.emulation.emulation import Emulation, Restorer, rewritten
-from providers.emulation.tool_choice import Offer, ToolPolicy, no_call, read_offer
+from providers.emulation.tool_choice import Offer, ToolPolicy, Withheld, no_call, read_offer
 from providers.emulation.tool_prompt import with_instructions
 
 _ONE = "Call one tool at most in an answer."
@@ -92,34 +92,29 @@ def _narrow(body: dict[str, Any], offer: Offer) -> None:
 class _ChoiceRestorer(Restorer):
     def __init__(self, policy: ToolPolicy) -> None:
         self._policy = policy
+        self._withheld = Withheld(policy)
         self._places: dict[int, dict[int, int | None]] = {}
         """For each choice, where the upstream's calls went: None for what is left out."""
 
     def feed(self, batch: Batch) -> Batch | None:
-        chunks = [chunk for chunk in batch.chunks if self._restore(chunk)]
+        for choice in (choice for chunk in batch.chunks for choice in chunk.choices):
+            places = self._places.setdefault(choice.index, {})
+            calls = choice.delta.tool_calls or ()
+            kept = [call for call in calls if self._place(call, places)]
+            choice.delta.tool_calls = kept or None
+        called = any(map(_has_call, self._places.values()))
+        chunks = self._withheld.shown(batch.chunks, called=called)
+        if self._withheld.is_too_much:
+            self.failure = no_call()
         return Batch(chunks) if chunks else None
 
     def finish(self) -> Batch | None:
+        if self._policy.demanded and not all(map(_has_call, self._places.values())):
+            self.failure = no_call()
         return None
 
-    def _restore(self, chunk: ChatChunk) -> bool:
-        """Whether a chunk is shown still, with the calls that are."""
-        if self.failure is None:
-            for choice in chunk.choices:
-                self._restore_choice(choice)
-        return self.failure is None
-
-    def _restore_choice(self, choice: ChunkChoice) -> None:
-        places = self._places.setdefault(choice.index, {})
-        calls = choice.delta.tool_calls or ()
-        choice.delta.tool_calls = [
-            call for call in calls if self._places_call(call, places)
-        ] or None
-        is_called = any(place is not None for place in places.values())
-        if choice.finish_reason is not None and self._policy.demanded and not is_called:
-            self.failure = no_call()
-
-    def _places_call(self, call: ToolCallDelta, places: dict[int, int | None]) -> bool:
+    def _place(self, call: ToolCallDelta, places: dict[int, int | None]) -> bool:
+        """Gives a call its place among those that are shown; False for one that is not."""
         if call.index not in places:
             count = sum(place is not None for place in places.values())
             name = (call.function.name if call.function is not None else None) or ""
@@ -128,3 +123,7 @@ class _ChoiceRestorer(Restorer):
         if place is not None:
             call.index = place
         return place is not None
+
+
+def _has_call(places: dict[int, int | None]) -> bool:
+    return any(place is not None for place in places.values())

@@ -9,7 +9,10 @@ from typing import Any
 
 from chat.errors import InvalidRequest, ToolChoiceNotMet
 from chat.requests import ChatRequest, FunctionDefinition
+from chat.types import ChatChunk
 
+MOST_WITHHELD = 100_000
+"""Chunks, thoughts too. A model that has said so much owes its call in vain."""
 _NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -69,6 +72,28 @@ def no_call() -> ToolChoiceNotMet:
     return ToolChoiceNotMet(
         "The model did not call a tool, which `tool_choice` demands.", param="tool_choice"
     )
+
+
+class Withheld:
+    """What a stream that owes a call brings before the call: nothing of it is shown until then, so
+    that a refusal can still have a status."""
+
+    def __init__(self, policy: ToolPolicy) -> None:
+        self._chunks: list[ChatChunk] | None = [] if policy.demanded else None
+
+    def shown(self, chunks: list[ChatChunk], *, called: bool) -> list[ChatChunk]:
+        """What may be shown now that these have come."""
+        if self._chunks is None:
+            return chunks
+        self._chunks += chunks
+        if not called:
+            return []
+        chunks, self._chunks = self._chunks, None
+        return chunks
+
+    @property
+    def is_too_much(self) -> bool:
+        return self._chunks is not None and len(self._chunks) > MOST_WITHHELD
 
 
 def _declared(request: ChatRequest) -> Iterator[dict[str, Any]]:

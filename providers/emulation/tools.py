@@ -27,7 +27,7 @@ from providers.emulation.emulation import AskAgain, Emulation, Restorer, rewritt
 from providers.emulation.families import family_of
 from providers.emulation.reading.answer import AnswerReader, Fault
 from providers.emulation.reading.calls import Begun, Found
-from providers.emulation.tool_choice import Offer, ToolPolicy, no_call, read_offer
+from providers.emulation.tool_choice import Offer, ToolPolicy, Withheld, no_call, read_offer
 from providers.emulation.tool_history import written_history
 from providers.emulation.tool_prompt import tools_told, with_instructions
 
@@ -215,6 +215,7 @@ class _WholeChoice:
 class _ToolsRestorer(Restorer):
     def __init__(self, tools: EmulatedTools) -> None:
         self._tools = tools
+        self._withheld = Withheld(tools.policy)
         self._choices: dict[int, _StreamedChoice] = {}
         self._head = ChatChunk(choices=[])
 
@@ -223,6 +224,9 @@ class _ToolsRestorer(Restorer):
         for chunk in batch.chunks:
             if self.failure is None:
                 chunks += self._restored(chunk)
+        chunks = self._withheld.shown(chunks, called=self._has_called)
+        if self._withheld.is_too_much:
+            self.failure = no_call()
         return Batch(chunks) if chunks else None
 
     def finish(self) -> Batch | None:
@@ -231,7 +235,14 @@ class _ToolsRestorer(Restorer):
         for index, choice in self._choices.items():
             chunks += self._told(self._head, index, choice.end())
             self._judge(choice)
+        chunks = self._withheld.shown(chunks, called=self._has_called)
+        if self._tools.policy.demanded and not all(each.called for each in self._choices.values()):
+            self.failure = no_call()
         return Batch(chunks) if chunks else None
+
+    @property
+    def _has_called(self) -> bool:
+        return any(choice.called for choice in self._choices.values())
 
     def _restored(self, chunk: ChatChunk) -> list[ChatChunk]:
         self._head = chunk
@@ -275,8 +286,6 @@ class _ToolsRestorer(Restorer):
         self._tools.note(faults)
         if any(fault.shown and not fault.broken_off for fault in faults):
             self.failure = UpstreamFailed(MALFORMED, code="malformed_tool_call")
-        elif state.ended and self._tools.policy.demanded and not (state.called or faults):
-            self.failure = no_call()
 
     def _told(
         self, chunk: ChatChunk, index: int, deltas: list[Delta], *, logprobs: Any = None

@@ -236,15 +236,18 @@ def test_a_choice_that_demands_a_call_gets_one_or_fails(
 
     upstream.script = saying(calling() if offered == ["now"] else "I would rather not.")
     failed = ask(gateway, stream=stream, tool_choice=choice)
-    error = sse(failed)[-1]["error"] if failed.status == 200 else failed.json()["error"]
+    error = failed.json()["error"]
     assert (error["code"], error["param"]) == ("tool_choice_not_met", "tool_choice")
-    assert stream or failed.status == 422
-
-
-def test_what_a_refused_answer_cost_is_in_the_ledger(gateway: Gateway, upstream: Upstream) -> None:
-    upstream.script = saying("No.")
-    failed = ask(gateway, tool_choice="required")
     assert failed.status == 422
+
+
+@STREAMS
+def test_what_a_refused_answer_cost_is_in_the_ledger(
+    gateway: Gateway, upstream: Upstream, stream: bool
+) -> None:
+    upstream.script = saying("I would really rather not.")
+    failed = ask(gateway, tool_choice="required", stream=stream)
+    assert failed.status == 422, "nothing is shown before the call that is owed"
     row = gateway.usage_row(failed.headers["x-request-id"])
     assert (row["status"], row["tokens_input"], row["tokens_output"]) == ("error", 9, 3)
 
@@ -317,8 +320,7 @@ def test_a_model_with_tools_that_takes_no_choice_is_held_to_it(
 
     upstream.script = native(stream=stream)
     failed = ask(gateway, model="able/unforced", stream=stream, tool_choice="required")
-    error = sse(failed)[-1]["error"] if failed.status == 200 else failed.json()["error"]
-    assert error["code"] == "tool_choice_not_met"
+    assert (failed.status, failed.json()["error"]["code"]) == (422, "tool_choice_not_met")
 
     none = ask(gateway, model="able/unforced", stream=stream, tool_choice="none")
     assert none.status == 200
