@@ -162,6 +162,35 @@ def count_tokens(usage: Usage) -> TokenCounts:
     )
 
 
+def add_usage(spent: Usage | None, usage: Usage) -> Usage:
+    """The tokens of two askings that answer one request."""
+    if spent is None:
+        return usage
+    before, after = count_tokens(spent), count_tokens(usage)
+    prompt, output = before.input + after.input, before.output + after.output
+    estimated = True if True in (spent.estimated, usage.estimated) else UNSET
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=output,
+        total_tokens=prompt + output,
+        prompt_tokens_details=TokensDetails(
+            cached_tokens=before.cached + after.cached,
+            cache_write_tokens=before.cache_write + after.cache_write,
+        ),
+        completion_tokens_details=TokensDetails(
+            reasoning_tokens=before.reasoning + after.reasoning
+        ),
+        estimated=estimated,
+    )
+
+
+def estimate_usage(size: int, text_bytes: int) -> Usage:
+    """What an exchange used up whose upstream tells no counts: of the bytes of a request and of its
+    answer, four to a token, as English text has in the usual vocabularies."""
+    prompt, output = max(1, size // 4), -(-text_bytes // 4)
+    return Usage(prompt, output, prompt + output, estimated=True)
+
+
 def has_substance(chunk: ChatChunk) -> bool:
     """Whether a chunk commits an upstream to an answer: text, reasoning, a tool call or a finish.
     A role alone does not: an upstream may still fail with a status of its own after it (M25)."""

@@ -14,8 +14,17 @@ from typing import Any
 from chat.errors import GatewayError
 from chat.ids import new_id
 from chat.requests import ChatRequest, InferenceRequest
-from chat.text_completions import sum_usage
-from chat.types import Batch, Delta, Reply, TokenCounts, Usage, Wire, count_tokens
+from chat.types import (
+    Batch,
+    Delta,
+    Reply,
+    TokenCounts,
+    Usage,
+    Wire,
+    add_usage,
+    count_tokens,
+    estimate_usage,
+)
 from events_app.publishing import publish
 from gateway_api.tool_runs import ServerTools
 from keys.caller import Caller
@@ -169,7 +178,7 @@ class Exchange:
         """Takes what an answer that came as a failure has used off the failure."""
         used, error.usage = error.usage, None
         if used is not None:
-            self.wasted = sum_usage(self.wasted, used) if self.wasted is not None else used
+            self.wasted = add_usage(self.wasted, used)
 
     def end_round(self) -> None:
         """The upstream has answered with calls of tools that the gateway runs: what that cost is
@@ -253,17 +262,25 @@ class Exchange:
         nothing."""
         if self.resting:
             return TokenCounts(), False
-        used = self.usage
+        used, spent = self.usage, self.dispatch.spent
+        if used is None and spent is not None:
+            used = self._with_what_came(spent)
         if self.wasted is not None:
-            used = self.wasted if used is None else sum_usage(used, self.wasted)
+            used = add_usage(used, self.wasted)
         if used is not None:
             return count_tokens(used), used.estimated is True
         if status == "error" and not self.answered:
             return TokenCounts(), False
         if self.dispatch.attempts == 0:
             return TokenCounts(), False
-        output = -(-self.text_bytes // BYTES_PER_TOKEN)
-        return TokenCounts(input=self._prompt_estimate(), output=output), True
+        return count_tokens(self._estimate()), True
+
+    def _estimate(self) -> Usage:
+        return estimate_usage(self.dispatch.request.size, self.text_bytes)
+
+    def _with_what_came(self, spent: Usage) -> Usage:
+        """What answers cost that were thrown away, and what came of another."""
+        return add_usage(spent, self._estimate()) if self.answered else spent
 
     def _prompt_estimate(self) -> int:
         return 0 if self.resting else estimate_prompt(self.dispatch.request)

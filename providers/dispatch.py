@@ -23,8 +23,10 @@ from chat.errors import (
     UpstreamRejected,
 )
 from chat.requests import ChatRequest, InferenceRequest
-from chat.types import Batch, Reply, has_substance
+from chat.types import Batch, Reply, Usage, has_substance
 from providers.adapters.base import ChatAdapter
+from providers.emulated import Emulated, Validation
+from providers.emulation.plan import may_need_emulation, plan
 from providers.http import HttpClient
 from providers.routing import Plan
 from providers.snapshot import Snapshot, Target
@@ -63,7 +65,11 @@ class Dispatch:
     attempts: int = 0
     waited_s: float = 0.0
     watcher: Watcher | None = None
+    spent: Usage | None = None
+    """What answers cost that were thrown away; an answer that is given includes it."""
+    validations: list[Validation] = field(default_factory=list)
     target: Target = field(init=False)
+    _emulated: Emulated | None = None
 
     def __post_init__(self) -> None:
         self.target = self.plan.targets[0]
@@ -71,6 +77,8 @@ class Dispatch:
     async def complete(self) -> Reply:
         """The whole chat completion of the first target that gives one. Raises GatewayError."""
         chat = self._chat()
+        if may_need_emulation(chat):
+            return await self.answer(lambda adapter: self._asking(adapter, chat).complete())
         return await self.answer(lambda adapter: adapter.complete(chat))
 
     async def count_tokens(self) -> Reply | None:
@@ -83,7 +91,18 @@ class Dispatch:
     def stream(self) -> Stream:
         """The chat completion as it comes, see `batches`."""
         chat = self._chat()
+        if may_need_emulation(chat):
+            return self.batches(lambda adapter: self._asking(adapter, chat).stream())
         return self.batches(lambda adapter: adapter.stream(chat))
+
+    def _asking(self, adapter: ChatAdapter, chat: ChatRequest) -> Emulated:
+        """The request with what this adapter's model needs of emulations, which may be none; the
+        same through all tries."""
+        if self._emulated is None or self._emulated.adapter is not adapter:
+            endpoint = adapter.endpoint
+            emulations = plan(chat, endpoint.capabilities, model=endpoint.model)
+            self._emulated = Emulated(adapter, emulations, chat, self)
+        return self._emulated
 
     def _chat(self) -> ChatRequest:
         assert isinstance(self.request, ChatRequest), "what is no chat says how it is asked"
@@ -104,10 +123,13 @@ class Dispatch:
     async def answer(self, ask: Callable[[ChatAdapter], Awaitable[T]]) -> T:
         """What `ask` gets of the first target that answers it. Raises GatewayError."""
         failure: GatewayError | None = None
+        told = _told(self.request) if len(self.plan.targets) > 1 else ()
         for target in self.plan.targets:
             if failure is not None and self.watcher is not None:
                 self.watcher.falling_back(self.target, to=target, error=failure)
             self.target = target
+            for names, before in told:  # what another target left out is not this one's doing
+                names.intersection_update(before)
             try:
                 return await self._ask_with_retries(target, ask)
             except GatewayError as error:
@@ -162,6 +184,14 @@ async def _open(stream: Stream) -> tuple[list[Batch], Stream]:
     if not held:
         raise UpstreamFailed("The provider's stream was empty.", retryable=True)
     return held, stream
+
+
+def _told(request: InferenceRequest) -> list[tuple[set[str], frozenset[str]]]:
+    """The sets that adapters and emulations put names in, each with those that are in it now."""
+    names = [request.dropped]
+    if isinstance(request, ChatRequest):
+        names.append(request.emulated)
+    return [(each, frozenset(each)) for each in names]
 
 
 def may_fall_back(error: GatewayError) -> bool:

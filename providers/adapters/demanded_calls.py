@@ -20,8 +20,8 @@ from chat.errors import InvalidRequest, ToolChoiceNotMet, UpstreamFailed, Upstre
 from chat.parsing import convert
 from chat.requests import ChatParams, ChatRequest, FunctionDefinition
 from chat.types import Batch, ChatChunk, ChunkChoice, Reply
-from providers.adapters.tool_choice import read_choice
 from providers.adapters.written_calls import CallReader
+from providers.emulation.tool_choice import read_choice
 
 MAX_CALLS = 8
 """In one answer: a small model that may make more finds no end."""

@@ -24,11 +24,12 @@ from providers.adapters.ollama_embeddings import embed_payload, read_embedded
 from providers.adapters.ollama_messages import Images, linked_images
 from providers.adapters.ollama_models import read_processes, read_shown, read_tags
 from providers.adapters.ollama_reply import read_reply
-from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy, chat_payload
+from providers.adapters.ollama_request import ANY_ANSWER, chat_payload
 from providers.adapters.ollama_stream import OllamaStreamReader
 from providers.adapters.open_stream import OpenStream, read_batches
 from providers.adapters.openai_errors import error_of, read_error
 from providers.capabilities import Capabilities
+from providers.emulation.tool_choice import ToolPolicy
 from providers.fetch import fetch_images
 from providers.http import HttpClient, HttpReply, shared_client
 

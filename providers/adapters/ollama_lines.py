@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from chat.errors import ToolChoiceNotMet, UpstreamFailed
+from chat.errors import UpstreamFailed
 from chat.requests import ChatRequest
 from chat.types import MAX_COUNT, FinishReason, Usage
 
@@ -128,10 +128,3 @@ def call_id(call: Call, id_: str, index: int) -> str:
 def odd_arguments() -> UpstreamFailed:
     """A call that would mean nothing to a caller."""
     return UpstreamFailed("The provider sent a tool call whose arguments are no JSON object.")
-
-
-def no_call() -> ToolChoiceNotMet:
-    """An answer without the call it owes."""
-    return ToolChoiceNotMet(
-        "The model did not call a tool, which `tool_choice` demands.", param="tool_choice"
-    )

@@ -22,13 +22,13 @@ from providers.adapters.ollama_lines import (
     call_id,
     decode,
     finish_reason,
-    no_call,
     odd_arguments,
     read_logprobs,
     read_usage,
 )
-from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy
+from providers.adapters.ollama_request import ANY_ANSWER
 from providers.adapters.openai_errors import error_in_band
+from providers.emulation.tool_choice import ToolPolicy, no_call
 
 
 def read_reply(

@@ -8,7 +8,6 @@ imitated here, by the tools that are offered and by instruction, and said so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -17,7 +16,7 @@ from chat.errors import InvalidRequest
 from chat.requests import ChatParams, ChatRequest, Message
 from providers.adapters.base import Endpoint
 from providers.adapters.ollama_messages import Images, ollama_messages, unsupported
-from providers.adapters.tool_choice import read_choice
+from providers.emulation.tool_choice import ToolPolicy, read_offer
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -73,19 +72,6 @@ _THINK: dict[str, bool | str] = {
     "max": "high",
 }
 _CLAMPED_EFFORTS = frozenset({"minimal", "xhigh", "max"})
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPolicy:
-    """What the answer owes the caller: a call of one of `demanded` when not empty, and not more
-    than one call when `single`."""
-
-    demanded: frozenset[str] = frozenset()
-    single: bool = False
-
-    def admits(self, name: str, *, after: int) -> bool:
-        """Whether a call is shown that comes after so many others."""
-        return not (self.single and after) and (not self.demanded or name in self.demanded)
 
 
 ANY_ANSWER = ToolPolicy()
@@ -225,37 +211,13 @@ def _all_texts(messages: list[Message]) -> Iterator[str]:
 
 def _tools(request: ChatRequest) -> tuple[list[dict[str, Any]], ToolPolicy, list[str]]:
     """The tools to offer, what the answer owes, and what the model is told about it."""
-    params = request.params
-    offered = {tool["function"]["name"]: tool for tool in _declared(request)}
-    mode, names = read_choice(params.tool_choice, offered)
-    if mode == "none":
-        return [], ToolPolicy(), []
-    if names is not None:
-        offered = {name: tool for name, tool in offered.items() if name in names}
-    single = bool(offered) and params.parallel_tool_calls is False
-    if single:
+    offer = read_offer(request)
+    if offer.is_strict:
+        request.dropped.add("tools.function.strict")
+    if offer.policy.single:
         request.emulated.add("parallel_tools")
-    if mode != "required":
-        return list(offered.values()), ToolPolicy(single=single), []
+    tools = [{"type": "function", "function": function} for function in offer.tools.values()]
+    if offer.instruction is None:
+        return tools, offer.policy, []
     request.emulated.add("tool_choice")
-    instruction = "You must answer by calling one of the tools you are offered."
-    if len(offered) == 1:
-        instruction = f"You must answer by calling the tool {next(iter(offered))}."
-    policy = ToolPolicy(demanded=frozenset(offered), single=single)
-    return list(offered.values()), policy, [instruction]
-
-
-def _declared(request: ChatRequest) -> Iterator[dict[str, Any]]:
-    for at, tool in enumerate(request.params.tools or ()):
-        function = tool.function
-        if tool.type != "function" or function is None:
-            raise unsupported(
-                f"This provider has no tools of type `{tool.type[:64]}`.", f"tools[{at}].type"
-            )
-        if function.strict:
-            request.dropped.add("tools.function.strict")
-        told: dict[str, Any] = {"name": function.name}
-        if function.description is not None:
-            told["description"] = function.description
-        told["parameters"] = function.parameters or {"type": "object", "properties": {}}
-        yield {"type": "function", "function": told}
+    return tools, offer.policy, [offer.instruction]

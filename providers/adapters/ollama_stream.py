@@ -32,13 +32,13 @@ from providers.adapters.ollama_lines import (
     decode,
     decode_lines,
     finish_reason,
-    no_call,
     odd_arguments,
     read_logprobs,
     read_usage,
 )
-from providers.adapters.ollama_request import ANY_ANSWER, ToolPolicy
+from providers.adapters.ollama_request import ANY_ANSWER
 from providers.adapters.openai_errors import error_in_band
+from providers.emulation.tool_choice import ToolPolicy, no_call
 
 _MOST_WITHHELD = 100_000
 """Chunks kept back of an answer that owes a call."""

@@ -13,6 +13,7 @@ from chat.folding import unfold
 from chat.ndjson import UNREADABLE
 from chat.types import Batch, ChatChunk, Reply, Usage, encode
 from providers.adapters.base import Endpoint
+from providers.adapters.openai_calls import mend_whole, needs_mending
 from providers.adapters.openai_errors import error_in_band
 from providers.adapters.openai_stream import (
     legal_finish,
@@ -78,9 +79,14 @@ def read_completion(body: bytes, endpoint: Endpoint) -> Reply:
 
 
 def _is_strict(completion: _Completion) -> bool:
-    return bool(completion.choices) and all(
-        choice.finish_reason in _FINISH for choice in completion.choices
-    )
+    return bool(completion.choices) and all(map(_is_strict_choice, completion.choices))
+
+
+def _is_strict_choice(choice: _Choice) -> bool:
+    calls = choice.message.tool_calls
+    if calls and (choice.finish_reason == "stop" or needs_mending(calls)):
+        return False
+    return choice.finish_reason in _FINISH
 
 
 def _mend_completion(body: bytes, endpoint: Endpoint) -> tuple[bytes, _Completion]:
@@ -107,6 +113,7 @@ def _mend_completion(body: bytes, endpoint: Endpoint) -> tuple[bytes, _Completio
             if not isinstance(choice["message"].get(name), str | None):
                 del choice["message"][name]
         mend_calls(choice["message"])
+        mend_whole(choice)
         mend_logprobs(choice)
     mend_usage(fields)
     try:

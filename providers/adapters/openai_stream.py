@@ -20,6 +20,7 @@ from chat.sse import DONE, EventTooLarge, SSEDecoder, SSEEvent, encode_event
 from chat.types import FINISH_REASONS, MAX_COUNT, Batch, ChatChunk, has_substance
 from providers.adapters.base import Endpoint
 from providers.adapters.credential import forms_of, without
+from providers.adapters.openai_calls import CallMender
 from providers.adapters.openai_errors import error_in_band
 
 _decode = msgspec.json.Decoder(ChatChunk).decode
@@ -52,6 +53,8 @@ class ChatStreamReader:
         self._hide_usage = hide_usage
         self._secrets = forms_of(endpoint.api_key)
         self._decoder = SSEDecoder()
+        self._calls = CallMender()
+        self._has_calls = False
         self._begun: set[int] = set()
         self._is_silent = True
         self._finished: set[int] = set()
@@ -118,9 +121,13 @@ class ChatStreamReader:
             if not chunk.choices:
                 bare = True
             for choice in chunk.choices:
+                if choice.delta.tool_calls is not None:
+                    self._has_calls = True
                 if choice.finish_reason is not None:
                     self._finished.add(choice.index)
                 self._begun.add(choice.index)
+        if self._has_calls and not self._calls.accepts(chunks):
+            return None
         if bare and self._hide_usage:
             events = zip(packet[:-2].split(b"\n\n"), chunks, strict=True)
             packet = b"".join(event + b"\n\n" for event, chunk in events if _is_shown(chunk))
@@ -169,6 +176,7 @@ class ChatStreamReader:
                 and event_type != "error"
                 and b"\n" not in data
                 and is_text(data)
+                and self._calls.accepts((chunk,))
             ):
                 return chunk, data
         except UNREADABLE:
@@ -205,6 +213,9 @@ class ChatStreamReader:
             for at, choice in enumerate(choices)
             if isinstance(choice, dict)
         ]
+        for choice in fields["choices"]:
+            self._has_calls = self._has_calls or bool(choice["delta"].get("tool_calls"))
+            self._calls.mend(choice)
         mend_usage(fields)
         return fields
 

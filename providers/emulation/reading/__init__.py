@@ -1,0 +1,1 @@
+"""Reads what a model wrote into text and tool calls, as it comes."""
