@@ -209,6 +209,9 @@ class ChatRequest:
     """Whether what follows depends on who answers, so that no target may be on another wire."""
     emulated: set[str] = field(default_factory=set)
     """Capabilities (by their flags' names) an adapter imitated; the caller is told."""
+    answer_retries: int | None = None
+    """How often an answer that is not in its `response_format` is asked for again; None where the
+    caller does not say."""
 
     @property
     def model(self) -> str | None:

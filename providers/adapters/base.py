@@ -58,6 +58,11 @@ class ChatAdapter(ABC):
         self.endpoint = endpoint
         self.http = http
 
+    def capabilities_for(self, request: ChatRequest) -> Capabilities:
+        """The model's flags as they hold for this request: some abilities exclude each other. What
+        is missing is imitated (`providers.emulation.plan`)."""
+        return self.endpoint.capabilities
+
     @classmethod
     def speaks_responses(cls, options: Mapping[str, Any]) -> bool:
         """Whether upstreams of a row with these options have OpenAI's Responses API, so that a
