@@ -172,7 +172,7 @@ class StructuredOutput(Emulation):
 
 
 class _Unchanged(Restorer):
-    """A stream of an upstream that holds its model to the format itself."""
+    """A stream without an answer in it: a tool is to be called."""
 
     def feed(self, batch: Batch) -> Batch | None:
         return batch
