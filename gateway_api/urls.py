@@ -12,6 +12,7 @@ from gateway_api.anthropic.views import (
 from gateway_api.native.health import LiveView, ReadyView
 from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
+from gateway_api.native.structured import StructuredView
 from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.ollama.answering import ChatView, GenerateView
@@ -90,6 +91,7 @@ urlpatterns = [
         "v1/conversations/<str:conversation_id>/items/<str:item_id>",
         ConversationItemView.as_view(),
     ),
+    path("v1/generate/structured", StructuredView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("api/chat", ChatView.as_view()),

@@ -67,11 +67,13 @@ class StructuredOutput(Emulation):
         self._tool: AnswerTool | None = None
         self._retries = DEFAULT_RETRIES
         self._invalid = 0
+        self._may_be_cut = True
 
     def prepare(self, request: ChatRequest) -> ChatRequest:
         """Raises InvalidRequest for a schema that is none, where it would be ours to hold to."""
         if request.answer_retries is not None:
             self._retries = request.answer_retries
+            self._may_be_cut = False
         self._strategy = strategy_for(request, self._capabilities)
         self.needs_whole = self._strategy not in ("native", "left_out")
         if self._strategy == "native":
@@ -125,7 +127,8 @@ class StructuredOutput(Emulation):
         if message.get("tool_calls") or message.get("function_call") or message.get("refusal"):
             return False
         finish = choice.get("finish_reason")
-        return finish != "content_filter" and (finish != "length" or self._strategy != "native")
+        may_be_cut = self._may_be_cut and self._strategy == "native"
+        return finish != "content_filter" and not (finish == "length" and may_be_cut)
 
     def _put_right(self, choice: dict[str, Any]) -> bool:
         """Whether the text had to be changed to be nothing but the answer."""
