@@ -35,9 +35,9 @@ def strategy_for(request: ChatRequest, capabilities: Capabilities) -> Strategy:
     params = request.params
     if _is_native(params, capabilities):
         return "native"
-    if params.tools and params.tool_choice not in (None, "auto", "none"):
+    if _call_is_due(params):
         return "left_out"
-    if params.tools and not capabilities.tools:
+    if offers_calls(params) and not capabilities.tools:
         return "prompt"
     if wants_schema(params) and not _wants_object(params):
         return "prompt"  # tools and JSON mode give objects
@@ -63,9 +63,20 @@ def schema_asked(params: ChatParams) -> dict[str, Any]:
 
 def _is_native(params: ChatParams, capabilities: Capabilities) -> bool:
     """Whoever writes tool calls as text cannot be held to JSON meanwhile."""
-    if params.tools and not capabilities.tools:
+    if offers_calls(params) and not capabilities.tools:
         return False
     return capabilities.structured_output if wants_schema(params) else capabilities.json_mode
+
+
+def offers_calls(params: ChatParams) -> bool:
+    """Whether the answer may be a call of the caller's tools, or functions as they once were."""
+    return bool(params.tools or params.functions)
+
+
+def _call_is_due(params: ChatParams) -> bool:
+    if params.tools:
+        return params.tool_choice not in (None, "auto", "none")
+    return isinstance(params.function_call, dict)
 
 
 def _wants_object(params: ChatParams) -> bool:
@@ -73,6 +84,8 @@ def _wants_object(params: ChatParams) -> bool:
 
 
 def _can_be_forced(request: ChatRequest, capabilities: Capabilities) -> bool:
-    """A model that must call does not think before it."""
-    thinks = request.params.reasoning_effort not in (None, "none") or request.body.get("thinking")
-    return capabilities.tools and capabilities.tool_choice and not thinks
+    """A model that must call does not think before it; tools do not go with functions."""
+    params = request.params
+    if params.reasoning_effort not in (None, "none") or request.body.get("thinking"):
+        return False
+    return capabilities.tools and capabilities.tool_choice and not params.functions

@@ -18,15 +18,16 @@ from providers.capabilities import Capabilities
 from providers.emulation.answer_text import NoAnswer, find_value
 from providers.emulation.emulation import AskAgain, Emulation, Restorer, rewritten
 from providers.emulation.forced_answer import AnswerTool, offer_answer_tool
-from providers.emulation.instructions import with_instruction
 from providers.emulation.schema import AnswerSchema, Problem, schema_of
 from providers.emulation.strategies import (
     SCHEMA_PARAM,
     Strategy,
+    offers_calls,
     schema_asked,
     strategy_for,
     wants_schema,
 )
+from providers.emulation.tool_prompt import with_instructions
 
 DEFAULT_RETRIES = 1
 """How often an answer that is not valid is asked for again where the request does not say."""
@@ -94,11 +95,15 @@ class StructuredOutput(Emulation):
             return rewritten(request, {**body, **offered})
         if self._strategy == "json_mode":
             body["response_format"] = {"type": "json_object"}
-        body["messages"] = with_instruction(body["messages"], self._instruction(request))
+        body["messages"] = with_instructions(
+            body["messages"],
+            self._instruction(request.params),
+            system_role=self._capabilities.system_role,
+        )
         return rewritten(request, body)
 
-    def _instruction(self, request: ChatRequest) -> str:
-        start = _UNLESS_CALLING if request.params.tools else "Answer"
+    def _instruction(self, params: ChatParams) -> str:
+        start = _UNLESS_CALLING if offers_calls(params) else "Answer"
         if self._schema is None:
             return f"{start} with one JSON object {_ONLY}"
         return f"{start} with JSON that fits this JSON Schema {_ONLY}\n{self._schema.text}"
