@@ -26,7 +26,7 @@ _DURATION = re.compile(
     re.ASCII,
 )
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
+_LOCAL_PART = re.compile(r'[^@\s."]+(?:\.[^@\s."]+)*|"[^"]*"')
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]*")
 
@@ -66,6 +66,15 @@ def _is_host(text: str) -> bool:
     return len(text) <= 253 and all(map(_LABEL.fullmatch, text.split(".")))
 
 
+def _is_email(text: str) -> bool:
+    local, _, domain = text.rpartition("@")
+    if _LOCAL_PART.fullmatch(local) is None:
+        return False
+    if domain.startswith("[") and domain.endswith("]"):
+        return _reads(domain[1:-1].removeprefix("IPv6:"), ipaddress.ip_address)
+    return _is_host(domain)
+
+
 def _is_pattern(text: str) -> bool:
     try:
         compile_pattern(text)
@@ -78,7 +87,7 @@ CHECKS: dict[str, Callable[[str], bool]] = {
     "date": _is_date,
     "date-time": _is_moment,
     "duration": lambda text: _DURATION.fullmatch(text) is not None,
-    "email": lambda text: _EMAIL.fullmatch(text) is not None,
+    "email": _is_email,
     "hostname": _is_host,
     "ipv4": lambda text: _reads(text, ipaddress.IPv4Address),
     "ipv6": lambda text: "%" not in text and _reads(text, ipaddress.IPv6Address),
