@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat.errors import InvalidRequest
@@ -170,7 +170,7 @@ def test_a_validation_without_an_end_is_broken_off(schema: dict[str, Any], value
     started = time.perf_counter()
     with pytest.raises(InvalidRequest, match="too many steps"):
         judge.problems(value)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 3
 
 
 def test_a_large_honest_answer_is_not_broken_off() -> None:
@@ -266,6 +266,7 @@ JSON = st.recursive(
 PROSE = st.text(alphabet=st.characters(exclude_characters='{}[]"<'))
 
 
+@settings(max_examples=30, deadline=None)
 @given(value=st.dictionaries(st.text(), JSON), before=PROSE, after=PROSE)
 def test_an_object_in_prose_is_always_found(value: dict[str, Any], before: str, after: str) -> None:
     text = json.dumps(value)
