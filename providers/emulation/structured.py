@@ -34,6 +34,8 @@ DEFAULT_RETRIES = 1
 _MAX_SHOWN = 4000
 """Characters of an invalid answer that an error holds."""
 _ONLY = "and nothing else: no prose, no code fence."
+_NOT_THE_SCHEMA = "Give the data itself and do not repeat the schema."
+"""Small models copy what they see (SmolLM2-135M, 2026-11-25)."""
 _UNLESS_CALLING = "Unless you call a tool, answer"
 
 
@@ -106,7 +108,8 @@ class StructuredOutput(Emulation):
         start = _UNLESS_CALLING if offers_calls(params) else "Answer"
         if self._schema is None:
             return f"{start} with one JSON object {_ONLY}"
-        return f"{start} with JSON that fits this JSON Schema {_ONLY}\n{self._schema.text}"
+        told = f"{start} with JSON that fits the JSON Schema below {_ONLY} {_NOT_THE_SCHEMA}"
+        return f"{told}\n{self._schema.text}"
 
     def restore(self, reply: Reply) -> Reply:
         """The answer's text as the JSON in it, to the letter. Raises AskAgain, and

@@ -245,6 +245,17 @@ async def test_an_answer_beside_tools_is_validated(flags: dict[str, bool]) -> No
     assert len(asked.bodies) == 2
 
 
+async def test_tools_and_format_may_both_be_told_in_words() -> None:
+    call = '<tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>'
+    asked = target({**NOTHING, "json_mode": True}, saying(call), saying(OLD), saying(ANN))
+    request = asking(tools=[WEATHER])
+    (called,) = choice(await asked.complete(request))["message"]["tool_calls"]
+    assert called["function"]["name"] == "get_weather"
+    assert content(await asked.complete(request)) == ANN
+    assert {"tools", "response_format"}.isdisjoint(asked.bodies[0])
+    assert request.emulated == {"structured_output", "tools"}
+
+
 async def test_the_answer_is_one_of_the_tools_that_must_be_called() -> None:
     asked = target(BY_TOOL, calling("person", ANN))
     await asked.complete(asking(tools=[WEATHER]))
