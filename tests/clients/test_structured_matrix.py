@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
+import instructor
 import ollama
 import openai
 import pytest
@@ -207,7 +208,6 @@ async def pydantic_ai_anthropic(url: str, model: str) -> Any:
 
 def instructor_of(mode: str) -> Callable[[str, str], Any]:
     def ask(url: str, model: str) -> Any:
-        instructor = pytest.importorskip("instructor", reason="instructor is not installed")
         with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
             patched = instructor.from_openai(client, mode=instructor.Mode[mode])
             return patched.chat.completions.create(
