@@ -13,7 +13,13 @@ from typing import NamedTuple
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from providers.emulation.pattern_weight import weigh_pattern
+
 MAX_LENGTH = 2000
+MAX_WEIGHT = 2000
+"""Of all expressions of a schema together, see `weigh_pattern`: 60 ms and 12 MB."""
+_HEAVY = 150
+"""So heavy a one is remembered beside a few others only; no schema has more than are remembered."""
 _AHEAD = {"(?=": True, "(?!": False}
 
 
@@ -26,11 +32,17 @@ class _Part(NamedTuple):
     wanted: bool
 
 
-@lru_cache(maxsize=1024)
 def compile_pattern(pattern: str) -> tuple[_Part, ...]:
     """What must be found and what must not be. Raises PatternRefused."""
     if len(pattern) > MAX_LENGTH:
         raise PatternRefused(f"longer than {MAX_LENGTH} characters")
+    weight = weigh_pattern(pattern)
+    if weight > MAX_WEIGHT:
+        raise PatternRefused("too large once its repetitions are written out")
+    return _heavy(pattern) if weight > _HEAVY else _light(pattern)
+
+
+def _compiled(pattern: str) -> tuple[_Part, ...]:
     parts = []
     rest = pattern
     while (found := _leading_look_ahead(rest)) is not None:
@@ -38,6 +50,10 @@ def compile_pattern(pattern: str) -> tuple[_Part, ...]:
         parts.append(_Part(_compile(f"^(?:{inner})"), wanted))
     parts.append(_Part(_compile(rest), wanted=True))
     return tuple(parts)
+
+
+_light = lru_cache(maxsize=256)(_compiled)
+_heavy = lru_cache(maxsize=MAX_WEIGHT // _HEAVY + 3)(_compiled)
 
 
 def matches(pattern: str, text: str) -> bool:

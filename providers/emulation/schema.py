@@ -22,14 +22,18 @@ from referencing.jsonschema import EMPTY_REGISTRY, specification_with
 
 from chat.errors import InvalidRequest
 from providers.emulation.formats import FORMATS
-from providers.emulation.patterns import PatternRefused, compile_pattern, matches
+from providers.emulation.pattern_weight import weigh_pattern
+from providers.emulation.patterns import MAX_WEIGHT, PatternRefused, compile_pattern, matches
 
 MAX_BYTES = 100_000
 """The check against the meta-schema takes 4 us a byte (measured with 33 and 135 kB)."""
+_REMEMBERED_BYTES = 16_000
 MAX_DEPTH = 64
 MAX_STEPS = 100_000
 """Keywords looked at in one validation, weighed by the size of what they hold, at 6 us each. An
 answer of 4,000 objects with ten fields is below it."""
+_CHARACTERS_PER_STEP = 2000
+"""For an expression of weight 1."""
 _CHOICE_WEIGHT = 4
 """Of each branch of a choice: errors are collected in all of them."""
 MAX_PROBLEMS = 10
@@ -123,8 +127,11 @@ class AnswerSchema:
 
 
 def schema_of(schema: dict[str, Any], *, param: str) -> AnswerSchema:
-    """`AnswerSchema`, remembered: callers send the same one with every request."""
-    return _remembered(_written(schema, param), param)
+    """`AnswerSchema`, remembered where it is small: callers send the same with every request."""
+    text = _written(schema, param)
+    if len(text) > _REMEMBERED_BYTES:
+        return AnswerSchema(schema, param=param)
+    return _remembered(text, param)
 
 
 @lru_cache(maxsize=256)
@@ -197,20 +204,28 @@ def _dialect(schema: dict[str, Any], param: str) -> Any:
 
 def _check_parts(schema: dict[str, Any], param: str) -> None:
     parts = list(subschemas(schema, param))
-    unevaluated = any("unevaluatedProperties" in part.schema for part in parts)
-    for part in parts:
-        if part.depth > MAX_DEPTH:
-            raise _refused(param, "is nested too deeply")
-        named = part.schema.get("patternProperties")
-        if isinstance(named, dict):
-            place = f"{part.path}.patternProperties"
-            if unevaluated:
-                # The package asks Python's engine there, which can be made to take forever.
-                raise _refused(place, "cannot stand beside `unevaluatedProperties`")
-            for pattern in named:
-                _check_pattern(pattern, place)
-        if isinstance(part.schema.get("pattern"), str):
-            _check_pattern(part.schema["pattern"], f"{part.path}.pattern")
+    if any(part.depth > MAX_DEPTH for part in parts):
+        raise _refused(param, "is nested too deeply")
+    patterns = [found for part in parts for found in _patterns(part)]
+    named = [place for place, _ in patterns if place.endswith(".patternProperties")]
+    if named and any("unevaluatedProperties" in part.schema for part in parts):
+        # The package asks Python's engine there, which can be made to take forever.
+        raise _refused(named[0], "cannot stand beside `unevaluatedProperties`")
+    if len(patterns) > 1 and sum(weigh_pattern(each) for _, each in patterns) > MAX_WEIGHT:
+        raise _refused(param, "has too many expressions, or too large ones")
+    for place, pattern in patterns:
+        _check_pattern(pattern, place)
+
+
+def _patterns(part: Part) -> list[tuple[str, str]]:
+    """Its expressions and where they stand."""
+    found = []
+    if isinstance(part.schema.get("pattern"), str):
+        found.append((f"{part.path}.pattern", part.schema["pattern"]))
+    named = part.schema.get("patternProperties")
+    if isinstance(named, dict):
+        found += [(f"{part.path}.patternProperties", pattern) for pattern in named]
+    return found
 
 
 def _check_pattern(pattern: str, place: str) -> None:
@@ -311,8 +326,13 @@ def _holds_containers(items: list[Any]) -> bool:
     return any(isinstance(item, list | dict) for item in items)
 
 
+def _matches(pattern: str, text: str) -> bool:
+    _budget.get().spend(1 + len(text) * weigh_pattern(pattern) // _CHARACTERS_PER_STEP)
+    return matches(pattern, text)
+
+
 def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not matches(pattern, instance):
+    if isinstance(instance, str) and not _matches(pattern, instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
@@ -323,7 +343,7 @@ def _pattern_properties(
         return
     for pattern, part in named.items():
         for name, value in instance.items():
-            if matches(pattern, name):
+            if _matches(pattern, name):
                 yield from validator.descend(value, part, path=name, schema_path=pattern)
 
 
@@ -336,7 +356,7 @@ def _additional_properties(
     extra = [
         name
         for name in instance
-        if name not in named and not any(matches(pattern, name) for pattern in patterns)
+        if name not in named and not any(_matches(pattern, name) for pattern in patterns)
     ]
     if isinstance(part, dict):
         for name in extra:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from chat.errors import InvalidRequest
 from providers.emulation.answer_text import NoAnswer, find_value
+from providers.emulation.pattern_weight import weigh_pattern
 from providers.emulation.patterns import PatternRefused, compile_pattern, matches
 from providers.emulation.schema import MAX_BYTES, AnswerSchema, schema_of
 
@@ -146,9 +147,22 @@ def nested(levels: int) -> dict[str, Any]:
         {"pattern": "(a+)+\\1"},
         {"pattern": "x" * 10_000},
         {"pattern": "a{1,1000}{1,1000}"},
+        {"properties": {f"p{n}": {"pattern": f"\\w{{40}}{n}"} for n in range(1000)}},
         {"unevaluatedProperties": False, "$defs": {"x": {"patternProperties": {"(a+)+$": True}}}},
     ],
-    ids=["self", "all", "circle", "deep", "abyss", "huge", "back", "long", "counted", "mixed"],
+    ids=[
+        "self",
+        "all",
+        "circle",
+        "deep",
+        "abyss",
+        "huge",
+        "back",
+        "long",
+        "counted",
+        "many",
+        "mixed",
+    ],
 )
 def test_a_schema_without_an_end_is_refused_at_once(schema: dict[str, Any]) -> None:
     started = time.perf_counter()
@@ -171,6 +185,25 @@ def test_a_validation_without_an_end_is_broken_off(schema: dict[str, Any], value
     with pytest.raises(InvalidRequest, match="too many steps"):
         judge.problems(value)
     assert time.perf_counter() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("pattern", "weight"),
+    [
+        ("^abc$", 5),
+        ("(ab){3}", 6),
+        ("(a{2}b){3,}", 9),
+        ("a{2}{3}", 6),
+        (r"\w{2,50}", 500),
+        (r"[^\W_]{3}", 30),
+        (r"\p{Letter}", 10),
+        (r"a\{3}", 5),
+        ("((", 0),
+        ("a)", 2),
+    ],
+)
+def test_an_expression_is_weighed_with_its_repetitions(pattern: str, weight: int) -> None:
+    assert weigh_pattern(pattern) == weight
 
 
 def test_a_large_honest_answer_is_not_broken_off() -> None:
