@@ -77,10 +77,11 @@ _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class Problem(NamedTuple):
-    """Why an answer does not fit: where in it, which keyword says so, and a sentence."""
+    """Why an answer does not fit: where in it, which of the schema's rules says so, and a sentence.
+    Only the rule holds nothing of the answer."""
 
     path: str
-    keyword: str
+    rule: str
     message: str
 
     def __str__(self) -> str:
@@ -376,8 +377,8 @@ _WITHOUT_RE: dict[str, Keyword] = {
 def _problem(error: ValidationError) -> Problem:
     """Of a choice none of whose branches fits, the error that came nearest."""
     nearest = best_match([error]) or error
-    keyword = str(nearest.validator)
-    return Problem(nearest.json_path, keyword, _cut(nearest.message))
+    rule = ".".join(map(str, nearest.absolute_schema_path))
+    return Problem(nearest.json_path, rule, _cut(nearest.message))
 
 
 def _cut(message: str) -> str:

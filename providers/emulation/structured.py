@@ -48,11 +48,10 @@ class _Invalid(NamedTuple):
 
     @property
     def told(self) -> str:
-        """Where it is wrong, with nothing of what it says: for events and logs."""
+        """Which rules it breaks, with nothing of what it says: for events and logs."""
         if self.cut:
             return "it was cut off at its limit of tokens"
-        places = dict.fromkeys(f"{each.path} ({each.keyword})" for each in self.problems)
-        return ", ".join(places)
+        return ", ".join(dict.fromkeys(each.rule for each in self.problems))
 
     @property
     def feedback(self) -> str:
@@ -70,14 +69,14 @@ class StructuredOutput(Emulation):
         self._tool: AnswerTool | None = None
         self._retries = DEFAULT_RETRIES
         self._invalid = 0
-        self._may_be_cut = True
+        self._is_trusted = False
 
     def prepare(self, request: ChatRequest) -> ChatRequest:
         """Raises InvalidRequest for a schema that is none, where it would be ours to hold to."""
         if request.answer_retries is not None:
             self._retries = request.answer_retries
-            self._may_be_cut = False
         self._strategy = strategy_for(request, self._capabilities)
+        self._is_trusted = self._strategy == "native" and request.answer_retries is None
         self.needs_whole = self._strategy not in ("native", "left_out")
         if self._strategy == "native":
             self._schema = _readable_schema(request.params)
@@ -135,8 +134,7 @@ class StructuredOutput(Emulation):
         if message.get("tool_calls") or message.get("function_call") or message.get("refusal"):
             return False
         finish = choice.get("finish_reason")
-        may_be_cut = self._may_be_cut and self._strategy == "native"
-        return finish != "content_filter" and not (finish == "length" and may_be_cut)
+        return finish != "content_filter" and not (finish == "length" and self._is_trusted)
 
     def _put_right(self, choice: dict[str, Any]) -> bool:
         """Whether the text had to be changed to be nothing but the answer."""
@@ -154,10 +152,20 @@ class StructuredOutput(Emulation):
         except NoAnswer as error:
             return said, [Problem("$", "json", str(error))]
         if self._schema is not None:
-            return found.text, self._schema.problems(found.value)
+            return found.text, self._problems(self._schema, found.value)
         if self._strategy != "native" and not isinstance(found.value, dict):
             return said, [Problem("$", "type", "the answer must be a JSON object")]
         return found.text, []
+
+    def _problems(self, schema: AnswerSchema, value: Any) -> list[Problem]:
+        """Raises InvalidRequest where it takes too long to tell, unless the upstream's word will
+        do."""
+        try:
+            return schema.problems(value)
+        except InvalidRequest:
+            if self._is_trusted:
+                return []
+            raise
 
     @property
     def _opening(self) -> str:

@@ -330,7 +330,7 @@ async def test_an_invalid_answer_is_asked_for_again_with_what_is_wrong() -> None
     assert "$.age: 'thirty' is not of type 'integer'" in told["content"]
     assert asked.attempts == 2
     (validation,) = asked.validations
-    assert validation.error == "The answer is not in its format: $.age (type)."
+    assert validation.error == "The answer is not in its format: properties.age.type."
     prompt, output = SPEAKS[asked.kind].counts
     assert reply.usage is not None
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (2 * prompt, 2 * output)
@@ -449,6 +449,16 @@ async def test_an_upstream_that_does_not_keep_its_word_is_asked_again() -> None:
 async def test_what_an_upstream_cut_off_is_told_as_it_came() -> None:
     asked = target({}, saying('{"who": "An', cut=True))
     assert choice(await asked.complete(asking()))["finish_reason"] == "length"
+
+
+async def test_an_upstreams_word_will_do_where_it_takes_too_long_to_tell() -> None:
+    choices = {"items": {"anyOf": [{"const": number} for number in range(1000)]}}
+    schema = {"type": "object", "properties": {"a": choices}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    told = json.dumps({"a": [999] * 1000})
+    assert content(await target({}, saying(told)).complete(asking(wanted))) == told
+    with pytest.raises(InvalidRequest, match="too many steps"):
+        await target(BY_WORDS, saying(told)).complete(asking(wanted))
 
 
 async def test_a_native_schema_that_only_the_upstream_can_read_is_its_own_business() -> None:
