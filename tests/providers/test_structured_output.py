@@ -433,9 +433,9 @@ async def test_a_stream_that_is_held_to_its_format_passes_as_it_comes() -> None:
 
 
 async def test_a_native_answer_that_is_valid_is_not_touched() -> None:
-    asked = target({}, saying(ANN))
+    asked = target({}, saying(f" {ANN}\n"))
     reply = await asked.complete(asking())
-    assert json.loads(reply.body) == SPEAKS[asked.kind].whole(saying(ANN))
+    assert json.loads(reply.body) == SPEAKS[asked.kind].whole(saying(f" {ANN}\n"))
     assert asked.bodies[0]["response_format"] == FORMAT
     assert len(asked.bodies) == 1
 
