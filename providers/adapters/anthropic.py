@@ -66,11 +66,15 @@ class AnthropicAdapter(ChatAdapter):
 
     def capabilities_for(self, request: ChatRequest) -> Capabilities:
         """A schema that this API would refuse is not one it can hold a model to."""
-        if _passes_through(request):
+        if _passes_through(request) or request.params.response_format is None:
             return self.endpoint.capabilities
         able = self._facts.structured_output and takes_format(request.params)
         return self.endpoint.capabilities.with_overrides(
-            {"structured_output": able, "json_mode": False}
+            {
+                "structured_output": able,
+                "json_mode": False,
+                "tool_choice": self._facts.forced_tools,
+            }
         )
 
     async def complete(self, request: ChatRequest) -> Reply:

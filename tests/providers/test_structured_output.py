@@ -207,6 +207,14 @@ async def test_a_schema_that_anthropic_refuses_goes_through_a_tool(schema: Any) 
     assert "output_config" not in asked.bodies[0]
 
 
+async def test_a_claude_that_cannot_be_forced_is_told_in_words() -> None:
+    schema = {**SCHEMA, "additionalProperties": True}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    asked = Target("anthropic", {}, [saying(ANN)], model="claude-opus-5-5")
+    assert content(await asked.complete(asking(wanted))) == ANN
+    assert {"tools", "output_config"}.isdisjoint(asked.bodies[0])
+
+
 async def test_an_older_claude_is_held_to_a_schema_by_a_tool() -> None:
     asked = Target("anthropic", {}, [calling("person", ANN)], model="claude-3-haiku")
     await asked.complete(asking())
