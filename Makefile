@@ -21,7 +21,7 @@ ifneq ($(shell test -x $(BIN)/python && cat $(VENV)/.made-for 2>/dev/null),$(CUR
 .PHONY: $(VENV)/.made-for
 endif
 
-.PHONY: install dev models run test test-sqlite test-postgres check format bench lock clean help
+.PHONY: install dev models schema-suite run test test-sqlite test-postgres check format bench lock clean help
 
 help:
 	@sed -n 's/^##\([a-z]*\)/\1\t/p' $(MAKEFILE_LIST)
@@ -66,6 +66,12 @@ $(VENV)/.models: $(VENV)/.dev requirements/models.txt
 	@$(BIN)/python -m pip install -qq --only-binary=:all: $(TORCH)
 	@touch $@
 
+##schema-suite: fetch the JSON-Schema-Test-Suite, which comes in jsonschema's source, for tests/gateway_api/test_schema_suite.py
+schema-suite: dev
+	@sed -n '/^jsonschema==/,/[^\\]$$/p' requirements/dev.txt > .schema-suite.txt
+	@$(BIN)/python -m pip download -qq --no-deps --no-binary=:all: --require-hashes -r .schema-suite.txt -d .schema-suite
+	@rm .schema-suite.txt
+
 ##run: install what is missing, make the database and the first admin, serve on http://127.0.0.1:8000
 run: install
 	@$(BIN)/python manage.py migrate --verbosity 0
@@ -104,4 +110,4 @@ lock:
 
 ##clean: remove what the targets above made, but not the data directory
 clean:
-	rm -rf $(VENV) .bench build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .bench .schema-suite build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -12,6 +12,7 @@
     ├── RequestTimeout            408  the caller's body came too slowly
     ├── Conflict                  409
     ├── ToolChoiceNotMet          422  no call came where the caller demanded one
+    ├── StructuredOutputInvalid   422  no answer came in the format the caller asked for
     ├── RateLimited               429  one of the key's own limits
     ├── UnsupportedEndpoint       501
     ├── ServiceUnavailable        503  the gateway itself cannot serve now (database, journal)
@@ -138,6 +139,19 @@ class ToolChoiceNotMet(GatewayError):
     status = 422
     type = "invalid_request_error"
     default_code = "tool_choice_not_met"
+
+
+class StructuredOutputInvalid(GatewayError):
+    """`message` says where the answer is wrong; what it says is in `details` alone, which callers
+    see and logs and events do not: `validation_errors` (`path`, `message`) and `last_text`."""
+
+    status = 422
+    type = "invalid_request_error"
+    default_code = "structured_output_invalid"
+
+    def __init__(self, message: str, *, problems: list[dict[str, str]], last_text: str) -> None:
+        super().__init__(message)
+        self.details = {"validation_errors": problems, "last_text": last_text}
 
 
 class RateLimited(GatewayError):

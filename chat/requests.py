@@ -243,6 +243,9 @@ class ChatRequest:
     """How often calls of tools that the gateway runs are run for this request; 0: never."""
     emulated: set[str] = field(default_factory=set)
     """Capabilities (by their flags' names) an adapter imitated; the caller is told."""
+    answer_retries: int | None = None
+    """How often an answer that is not in its `response_format` is asked for again; None where the
+    caller does not say."""
 
     @property
     def model(self) -> str | None:

@@ -22,6 +22,7 @@ from chat.errors import (
     RateLimited,
     RequestTooLarge,
     ServiceUnavailable,
+    StructuredOutputInvalid,
     UnsupportedMediaType,
 )
 from gateway_api.answers import Answer
@@ -77,14 +78,15 @@ def _from_drf(error: drf.APIException) -> GatewayError:
 
 def openai_body(error: GatewayError) -> dict[str, Any]:
     """OpenAI's envelope; clients of ours outside the three wires get it too."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": error.error_type,
-            "param": error.param,
-            "code": error.code,
-        }
+    told = {
+        "message": error.message,
+        "type": error.error_type,
+        "param": error.param,
+        "code": error.code,
     }
+    if isinstance(error, StructuredOutputInvalid):
+        told |= error.details or {}
+    return {"error": told}
 
 
 def error_headers(error: GatewayError) -> list[tuple[str, str]]:

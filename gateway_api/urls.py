@@ -12,6 +12,7 @@ from gateway_api.anthropic.views import (
 from gateway_api.native.health import LiveView, ReadyView
 from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
+from gateway_api.native.structured import StructuredView
 from gateway_api.native.tools import RegisterToolView, ToolsView, ToolView
 from gateway_api.native.usage import UsageSummaryView, UsageView
 from gateway_api.not_found import UnknownAddressView
@@ -94,6 +95,7 @@ urlpatterns = [
     path("v1/tools", ToolsView.as_view()),
     path("v1/tools/register", RegisterToolView.as_view()),
     path("v1/tools/<str:name>", ToolView.as_view()),
+    path("v1/generate/structured", StructuredView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("api/chat", ChatView.as_view()),

@@ -99,8 +99,8 @@ class Dispatch:
         """The request with what this adapter's model needs of emulations, which may be none; the
         same through all tries."""
         if self._emulated is None or self._emulated.adapter is not adapter:
-            endpoint = adapter.endpoint
-            emulations = plan(chat, endpoint.capabilities, model=endpoint.model)
+            capabilities = adapter.capabilities_for(chat)
+            emulations = plan(chat, capabilities, model=adapter.endpoint.model)
             self._emulated = Emulated(adapter, emulations, chat, self)
         return self._emulated
 

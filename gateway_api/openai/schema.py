@@ -11,7 +11,7 @@ from chat.requests import ChatParams, EmbeddingsParams
 from chat.text_completions import TextParams
 from gateway_api.schemas import error_responses, only, request_body
 
-ERROR = {
+ERROR: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -47,6 +47,35 @@ _COMPLETION: dict[str, Any] = {
     },
 }
 ERROR_RESPONSES = error_responses(ERROR)
+NOT_IN_FORMAT = {
+    (422, "application/json"): OpenApiResponse(
+        {
+            "type": "object",
+            "properties": {
+                "error": {
+                    "type": "object",
+                    "properties": {
+                        **ERROR["properties"]["error"]["properties"],
+                        "validation_errors": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "properties": {
+                                    "path": {"type": "string"},
+                                    "message": {"type": "string"},
+                                },
+                            },
+                        },
+                        "last_text": {"type": "string"},
+                    },
+                }
+            },
+        },
+        description="The answer did not come in the format that was asked for, or without the "
+        "call that was demanded; with `code: structured_output_invalid` the reasons and the last "
+        "text are told.",
+    )
+}
 CHAT_RESPONSES = {
     (200, "application/json"): OpenApiResponse(_COMPLETION, description="The whole answer."),
     (200, "text/event-stream"): OpenApiResponse(
@@ -55,6 +84,7 @@ CHAT_RESPONSES = {
         examples=[OpenApiExample("chunk", value='data: {"choices":[…]}')],
     ),
     **ERROR_RESPONSES,
+    **NOT_IN_FORMAT,
 }
 TEXT_REQUEST = request_body(TextParams)
 TEXT_RESPONSES = {

@@ -23,6 +23,7 @@ from chat.relays import forwardable
 from chat.requests import ChatRequest
 from chat.types import Batch, ModelInfo, Reply, Wire
 from providers.adapters.anthropic_errors import error_in_band, error_of
+from providers.adapters.anthropic_format import takes_format
 from providers.adapters.anthropic_models import ModelFacts, facts_of
 from providers.adapters.anthropic_reply import read_completion, read_native
 from providers.adapters.anthropic_request import Payload, build_payload
@@ -51,7 +52,7 @@ _decode_counted = msgspec.json.Decoder(_Counted).decode
 class AnthropicAdapter(ChatAdapter):
     kind: ClassVar[str] = "anthropic"
     wire: ClassVar[Wire] = "anthropic"
-    defaults: ClassVar[Capabilities] = Capabilities(audio=False, embeddings=False)
+    defaults: ClassVar[Capabilities] = Capabilities(audio=False, embeddings=False, json_mode=False)
     default_base_url: ClassVar[str | None] = "https://api.anthropic.com"
     needs_key: ClassVar[bool] = True
 
@@ -62,6 +63,19 @@ class AnthropicAdapter(ChatAdapter):
         self._headers = {"content-type": "application/json", "anthropic-version": API_VERSION}
         if endpoint.api_key:
             self._headers["x-api-key"] = endpoint.api_key
+
+    def capabilities_for(self, request: ChatRequest) -> Capabilities:
+        """A schema that this API would refuse is not one it can hold a model to."""
+        if _passes_through(request) or request.params.response_format is None:
+            return self.endpoint.capabilities
+        able = self._facts.structured_output and takes_format(request.params)
+        return self.endpoint.capabilities.with_overrides(
+            {
+                "structured_output": able,
+                "json_mode": False,
+                "tool_choice": self._facts.forced_tools,
+            }
+        )
 
     async def complete(self, request: ChatRequest) -> Reply:
         native = _passes_through(request)
@@ -81,7 +95,6 @@ class AnthropicAdapter(ChatAdapter):
         reader = MessageStreamReader(
             self.endpoint,
             keep_wire=_passes_through(request),
-            answer_tool=payload.answer_tool,
             must_call=payload.must_call,
         )
         return OpenStream(reply, reader, partial(self._whole_as_batch, payload=payload))
@@ -130,7 +143,7 @@ class AnthropicAdapter(ChatAdapter):
     def _payload(self, request: ChatRequest) -> Payload:
         if _passes_through(request):
             assert request.native is not None
-            return Payload(self._native_body(request.native, request.dropped), None)
+            return Payload(self._native_body(request.native, request.dropped))
         return build_payload(request, model=self.endpoint.model, facts=self._facts)
 
     @cached_property
@@ -152,9 +165,7 @@ class AnthropicAdapter(ChatAdapter):
         return Batch(chunks)
 
     def _read_completion(self, body: bytes, payload: Payload) -> Reply:
-        return read_completion(
-            body, self.endpoint, answer_tool=payload.answer_tool, must_call=payload.must_call
-        )
+        return read_completion(body, self.endpoint, must_call=payload.must_call)
 
     async def _post(self, path: str, body: dict[str, Any], callers: Mapping[str, str]) -> HttpReply:
         headers = self._headers

@@ -56,9 +56,7 @@ def read_native(body: bytes, endpoint: Endpoint) -> Reply:
     return _reply(body, message, finish_of(reason, called=called) if reason else None, native=True)
 
 
-def read_completion(
-    body: bytes, endpoint: Endpoint, *, answer_tool: str | None = None, must_call: bool = False
-) -> Reply:
+def read_completion(body: bytes, endpoint: Endpoint, *, must_call: bool = False) -> Reply:
     """The answer as a chat completion. Raises UpstreamError for a 200 that holds no message, and
     for one that does not say why it ended: a reason is never invented (M26). Raises
     ToolChoiceNotMet for one without the call it owes."""
@@ -72,14 +70,14 @@ def read_completion(
             "function": {"name": block.name, "arguments": _input(block)},
         }
         for block in message.content
-        if block.type == "tool_use" and block.name != answer_tool
+        if block.type == "tool_use"
     ]
     finish = finish_of(message.stop_reason, called=bool(calls))
     if must_call and finish == "stop":
         raise refuse_uncalled(message.usage)
     said: dict[str, Any] = {
         "role": "assistant",
-        "content": _text(message, answer_tool) or (None if calls else ""),
+        "content": _text(message) or (None if calls else ""),
         "refusal": None,
     }
     if calls:
@@ -156,12 +154,8 @@ def _input(block: _Block) -> str:
         raise UpstreamFailed("The provider's answer is not JSON.", retryable=True) from None
 
 
-def _text(message: _Message, answer_tool: str | None) -> str:
-    return "".join(
-        _input(block) if block.type == "tool_use" else block.text or ""
-        for block in message.content
-        if block.type == "text" or (answer_tool is not None and block.name == answer_tool)
-    )
+def _text(message: _Message) -> str:
+    return "".join(block.text or "" for block in message.content if block.type == "text")
 
 
 def _thoughts(message: _Message, body: bytes) -> dict[str, Any]:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
-import orjson
-
 from chat.errors import InvalidRequest
 from chat.requests import ChatParams, ChatRequest
 from providers.adapters.anthropic_content import cache_control
+from providers.adapters.anthropic_format import wanted_schema
 from providers.adapters.anthropic_messages import read_conversation
 from providers.adapters.anthropic_models import ModelFacts
 from providers.adapters.anthropic_thinking import Reasoning, plan_reasoning
-from providers.adapters.anthropic_tools import ToolPlan, plan_tools
+from providers.adapters.anthropic_tools import plan_tools
 
 _MAPPED = frozenset(
     {
@@ -55,15 +54,10 @@ _OURS = frozenset({"metadata"})
 """The gateway's tags: they were never meant for a provider."""
 _ANSWER_ROOM = 4096
 _TIERS = {"auto": "auto", "default": "standard_only"}
-_JSON_ONLY = "Answer with one JSON object and nothing else: no prose, no code fence."
-_SCHEMA = "Answer with JSON that fits this JSON Schema and nothing else: no prose, no code fence."
 
 
 class Payload(NamedTuple):
     body: dict[str, Any]
-    answer_tool: str | None
-    """The tool whose input is the answer itself: how a model without structured output is held to
-    a schema."""
     must_call: bool = False
     """An answer without a tool call does not meet the caller's `tool_choice`."""
 
@@ -78,12 +72,8 @@ def build_payload(request: ChatRequest, *, model: str, facts: ModelFacts) -> Pay
     reasoning = plan_reasoning(
         params, body, messages, facts=facts, forced=tools.forced, dropped=dropped
     )
-    schema = _wanted_schema(params)
-    if schema is not None and not facts.structured_output and not tools.tools:
-        tools = ToolPlan.answering(_schema_name(params), schema, can_force=not reasoning.thinks)
-    for words in (_instruction(params, schema, facts=facts, tools=tools), tools.demand):
-        if words:
-            system = [*system, {"type": "text", "text": words}]
+    if tools.demand:
+        system = [*system, {"type": "text", "text": tools.demand}]
     payload: dict[str, Any] = {
         "model": model,
         "max_tokens": _max_tokens(params, facts=facts, reasoning=reasoning),
@@ -95,11 +85,11 @@ def build_payload(request: ChatRequest, *, model: str, facts: ModelFacts) -> Pay
         payload["stream"] = True
     payload.update(tools.fields())
     payload.update(_sampling(params, body, facts=facts, reasoning=reasoning, dropped=dropped))
-    payload.update(_output(reasoning, schema if facts.structured_output else None))
+    payload.update(_output(reasoning, wanted_schema(params)))
     payload.update(_identity(params, body, dropped))
     if stop := _stop_sequences(params.stop, dropped):
         payload["stop_sequences"] = stop
-    return Payload(payload, tools.answer_tool, must_call=tools.demand is not None)
+    return Payload(payload, must_call=tools.demand is not None)
 
 
 def _max_tokens(params: ChatParams, *, facts: ModelFacts, reasoning: Reasoning) -> int:
@@ -133,37 +123,6 @@ def _note_dropped(body: dict[str, Any], dropped: set[str]) -> None:
     for name in body.keys() - _MAPPED - _OURS:
         if body[name] is not None and (body[name] or name not in _HARMLESS_WHEN_FALSE):
             dropped.add(name)
-
-
-def _wanted_schema(params: ChatParams) -> dict[str, Any] | None:
-    wanted = params.response_format
-    if wanted is None or wanted.type != "json_schema":
-        return None
-    schema = (wanted.json_schema or {}).get("schema")
-    if not isinstance(schema, dict):
-        raise InvalidRequest(
-            "`response_format.json_schema.schema` must be a JSON Schema.",
-            param="response_format.json_schema.schema",
-            code="invalid_type",
-        )
-    return schema
-
-
-def _schema_name(params: ChatParams) -> str:
-    wanted = params.response_format
-    name = (wanted.json_schema or {}).get("name") if wanted is not None else None
-    return name if isinstance(name, str) and name else "answer"
-
-
-def _instruction(
-    params: ChatParams, schema: dict[str, Any] | None, *, facts: ModelFacts, tools: ToolPlan
-) -> str | None:
-    """What the model is told of the format, where nothing in the request holds it to it."""
-    if params.response_format is not None and params.response_format.type == "json_object":
-        return _JSON_ONLY
-    if schema is None or facts.structured_output or tools.answer_tool:
-        return None
-    return f"{_SCHEMA}\n{orjson.dumps(schema).decode()}"
 
 
 def _sampling(

@@ -67,8 +67,8 @@ class MessageStreamReader:
     """One upstream stream. After a batch, `failure` is an error the same packet brought, and `done`
     says that the message is whole.
 
-    `keep_wire` is for a caller on Anthropic's wire. `answer_tool` names the tool whose input is the
-    answer's text, `must_call` an answer that owes a call (`anthropic_request.Payload`).
+    `keep_wire` is for a caller on Anthropic's wire, `must_call` for an answer that owes a call
+    (`anthropic_request.Payload`).
     """
 
     def __init__(
@@ -76,13 +76,11 @@ class MessageStreamReader:
         endpoint: Endpoint,
         *,
         keep_wire: bool,
-        answer_tool: str | None = None,
         must_call: bool = False,
     ) -> None:
         self._endpoint = endpoint
         self._secrets = forms_of(endpoint.api_key)
         self._keep_wire = keep_wire
-        self._answer_tool = answer_tool
         self._decoder = SSEDecoder()
         self._id = ""
         self._model = ""
@@ -90,7 +88,6 @@ class MessageStreamReader:
         self._tokens: Tokens | None = None
         self._started = False
         self._calls: dict[int, _Call] = {}
-        self._answer_block: int | None = None
         self._thoughts: dict[int, _Thought] = {}
         self._call_count = 0
         self._stop_reason: str | None = None
@@ -222,7 +219,7 @@ class MessageStreamReader:
             return None
         call = self._calls.get(index)
         if call is None:
-            return Delta(content=fragment) if index == self._answer_block else None
+            return None
         call.begun = True
         function = FunctionDelta(arguments=fragment)
         return Delta(tool_calls=[ToolCallDelta(call.position, function=function)])
@@ -242,11 +239,8 @@ class MessageStreamReader:
             return Delta(thinking_blocks=[block])
         return None  # server tools run upstream: the caller sees what the model says of them
 
-    def _start_call(self, index: int, block: dict[str, Any]) -> Delta | None:
+    def _start_call(self, index: int, block: dict[str, Any]) -> Delta:
         name = str(block.get("name") or "")
-        if name == self._answer_tool:
-            self._answer_block = index
-            return None
         call = self._calls[index] = _Call(self._call_count, block.get("input") or {})
         self._call_count += 1
         function = FunctionDelta(name=name, arguments="")

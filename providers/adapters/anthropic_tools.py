@@ -18,22 +18,12 @@ _ANY_INPUT = {"type": "object", "properties": {}}
 class ToolPlan(NamedTuple):
     tools: list[dict[str, Any]]
     choice: dict[str, Any] | None = None
-    answer_tool: str | None = None
     demand: str | None = None
     """Words that demand a call of a model that cannot be forced to make one."""
 
     @property
     def forced(self) -> bool:
         return self.choice is not None and self.choice["type"] in ("any", "tool")
-
-    @classmethod
-    def answering(cls, name: str, schema: dict[str, Any], *, can_force: bool) -> ToolPlan:
-        """One tool whose input is the answer. Thinking does not go with a forced call: nothing
-        then, and the schema must be told in words."""
-        if not can_force:
-            return cls([])
-        tool = {"name": name, "description": "Gives the answer.", "input_schema": schema}
-        return cls([tool], {"type": "tool", "name": name}, answer_tool=name)
 
     def fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}

@@ -58,6 +58,11 @@ class ChatAdapter(ABC):
         self.endpoint = endpoint
         self.http = http
 
+    def capabilities_for(self, request: ChatRequest) -> Capabilities:
+        """The model's flags as they hold for this request: some abilities exclude each other. What
+        is missing is imitated (`providers.emulation.plan`)."""
+        return self.endpoint.capabilities
+
     @classmethod
     def defaults_at(cls, base_url: str) -> Capabilities:
         """What an upstream of a row with this address can do, where nothing else is known."""

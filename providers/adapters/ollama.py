@@ -60,6 +60,14 @@ class OllamaAdapter(ChatAdapter):
             name: endpoint.options[name] for name in names if name in endpoint.options
         }
 
+    def capabilities_for(self, request: ChatRequest) -> Capabilities:
+        """A `format` beside `tools` keeps a model from calling any (ollama #8095)."""
+        capabilities = self.endpoint.capabilities
+        native = request.wire == self.wire and request.native is not None
+        if native or not request.params.tools or request.params.tool_choice == "none":
+            return capabilities
+        return capabilities.with_overrides({"structured_output": False, "json_mode": False})
+
     async def complete(self, request: ChatRequest) -> Reply:
         native = request.wire == self.wire and request.native is not None
         reply, policy = await self._ask(request)

@@ -1,16 +1,13 @@
 """A chat completion request as Ollama's `/api/chat` takes it.
 
 Fields follow Ollama's `docs/api.md` and the types of its Python client 0.6.3. It knows no
-`tool_choice`, and a `format` beside `tools` keeps a model from calling any (ollama #8095): both are
-imitated here, by the tools that are offered and by instruction, and said so.
+`tool_choice`: it is imitated here, by the tools that are offered and by instruction, and said so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import orjson
 
 from chat.errors import InvalidRequest
 from chat.requests import ChatParams, ChatRequest, Message
@@ -89,11 +86,7 @@ def chat_payload(
     if tools:
         payload["tools"] = tools
     if (answer_format := _format(params, instructions)) is not None:
-        if tools:
-            instructions.append(_as_instruction(answer_format))
-            request.emulated.add("structured_output")
-        else:
-            payload["format"] = answer_format
+        payload["format"] = answer_format
     payload["messages"] = ollama_messages(request, images, instructions)
     if options := _options(request, defaults):
         payload["options"] = options
@@ -186,15 +179,6 @@ def _format(params: ChatParams, instructions: list[str]) -> dict[str, Any] | str
     raise unsupported(
         f"This provider has no response format `{wanted.type[:64]}`.", "response_format.type"
     )
-
-
-def _as_instruction(answer_format: dict[str, Any] | str) -> str:
-    text = "When you do not call a tool, answer with one JSON object and nothing else."
-    if isinstance(answer_format, dict):
-        text += (
-            f" It must be valid against this JSON Schema: {orjson.dumps(answer_format).decode()}"
-        )
-    return text
 
 
 def _all_texts(messages: list[Message]) -> Iterator[str]:

@@ -8,12 +8,15 @@ from chat.requests import ChatRequest
 from providers.capabilities import Capabilities
 from providers.emulation.chosen_tools import ChosenTools, lacks_choice
 from providers.emulation.emulation import Emulation
+from providers.emulation.strategies import wants_format
+from providers.emulation.structured import StructuredOutput
 from providers.emulation.tools import EmulatedTools, lacks_tools
 
 Applies = Callable[[ChatRequest, Capabilities], bool]
 Make = Callable[[Capabilities, str], Emulation]
 
 _TABLE: tuple[tuple[Applies, Make], ...] = (
+    (wants_format, lambda capabilities, model: StructuredOutput(capabilities)),
     (lacks_tools, EmulatedTools),
     (lacks_choice, lambda capabilities, model: ChosenTools(capabilities)),
 )

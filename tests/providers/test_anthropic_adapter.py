@@ -259,20 +259,6 @@ async def test_usage_that_cannot_be_read_costs_only_the_usage(
     assert (reply.usage, reply.finish_reason) == (None, "tool_calls")
 
 
-async def test_an_older_models_forced_tool_is_unwrapped(
-    upstream: Upstream, client: HttpClient
-) -> None:
-    endpoint = Endpoint(
-        base_url=f"http://127.0.0.1:{upstream.port}", api_key=SECRET, model="claude-3-haiku"
-    )
-    upstream.script = whole(200, message(tool_use("toolu_1", "city", a=1), stop="tool_use"))
-    schema = {"name": "city", "schema": {"type": "object"}}
-    wanted = asking(response_format={"type": "json_schema", "json_schema": schema})
-    reply = await AnthropicAdapter(endpoint, client).complete(wanted)
-    (choice,) = json.loads(reply.body)["choices"]
-    assert (choice["message"]["content"], choice["finish_reason"]) == ('{"a": 1}', "stop")
-
-
 CALLED = message(text("I ask."), tool_use("toolu_1", "now"), stop="tool_use")
 CALLED_STREAM = stream(text_block(0, "I ask."), tool_block(1, "toolu_1", "now"), stop="tool_use")
 

@@ -653,24 +653,8 @@ def test_a_json_schema_is_an_output_format() -> None:
     assert body["output_config"] == {"effort": "low", "format": wanted}
 
 
-def test_an_older_model_is_held_to_a_schema_by_a_forced_tool() -> None:
-    body, _ = sent(response_format=FORMAT, model=OLD)
-    assert body["tools"][0]["input_schema"] == SCHEMA
-    assert body["tool_choice"] == {"type": "tool", "name": "x"}
-
-
-def test_an_older_model_with_tools_is_told_the_schema() -> None:
-    body, _ = sent(response_format=FORMAT, model=OLD, tools=[NOW])
-    assert [each["name"] for each in body["tools"]] == ["now"]
-    assert '"additionalProperties"' in body["system"][-1]["text"]
-
-
-def test_a_json_object_is_asked_for_in_words() -> None:
-    body, _ = sent(
-        {"role": "system", "content": "A."}, HELLO, response_format={"type": "json_object"}
-    )
-    assert body["system"][0] == words("A.")
-    assert "JSON object" in body["system"][1]["text"]
+def test_a_json_object_is_nothing_it_can_be_held_to() -> None:
+    assert refused(response_format={"type": "json_object"}) == "response_format.type"
 
 
 def test_a_schema_that_is_none_is_refused() -> None:

@@ -76,10 +76,10 @@ MESSY = [
 
 
 def read(
-    packets: list[bytes], *, keep_wire: bool = False, answer_tool: str | None = None
+    packets: list[bytes], *, keep_wire: bool = False
 ) -> tuple[list[ChatChunk], bytes, GatewayError | None]:
     """The chunks of a whole stream, what a caller on the same wire gets, and how it failed."""
-    reader = MessageStreamReader(ENDPOINT, keep_wire=keep_wire, answer_tool=answer_tool)
+    reader = MessageStreamReader(ENDPOINT, keep_wire=keep_wire)
     chunks: list[ChatChunk] = []
     wire = b""
     for packet in [*packets, None]:
@@ -290,14 +290,6 @@ def test_a_paused_turn_is_told_in_a_field_of_its_own() -> None:
     chunks, _, _ = read(stream(text_block(0, "Hi"), stop="pause_turn"))
     told = [json.loads(encode(each))["choices"] for each in chunks]
     assert [each[0].get("native_finish_reason") for each in told if each][-1] == "pause_turn"
-
-
-def test_an_answer_given_through_a_tool_is_text() -> None:
-    packets = stream(tool_block(0, "toolu_1", "answer", '{"a"', ": 1}"), stop="tool_use")
-    (choice,) = folded(read(packets, answer_tool="answer")[0])["choices"]
-    assert choice["message"]["content"] == '{"a": 1}'
-    assert "tool_calls" not in choice["message"]
-    assert choice["finish_reason"] == "stop"
 
 
 def test_zeros_at_the_end_do_not_take_counts_away() -> None:

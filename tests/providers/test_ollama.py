@@ -346,18 +346,6 @@ async def test_json_mode_is_told_to_a_model_that_was_not(
     assert asked["messages"][1:] == HELLO
 
 
-async def test_a_format_beside_tools_is_told_in_words(upstream: Upstream, http: HttpClient) -> None:
-    """M46"""
-    wished = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
-    request = wanted(response_format=wished, tools=[WEATHER])
-    await adapter(upstream, http).complete(request)
-    asked = upstream.asked[0].json()
-    assert "format" not in asked
-    assert json.dumps(SCHEMA, separators=(",", ":")) in asked["messages"][0]["content"]
-    assert [tool["function"]["name"] for tool in asked["tools"]] == ["get_weather"]
-    assert request.emulated == {"structured_output"}
-
-
 async def test_no_tools_are_offered_where_none_may_be_called(
     upstream: Upstream, http: HttpClient
 ) -> None:

@@ -258,7 +258,7 @@ def test_think_is_a_reasoning_effort(
 
 
 def test_format_is_a_response_format(ask: Ask, upstream: Upstream) -> None:
-    upstream.script = whole(200, completion())
+    upstream.script = whole(200, completion('{"a": 1}'))
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     ask(stream=False, format="json")
     ask(stream=False, format=schema)
