@@ -30,6 +30,7 @@ from gateway_api.tool_runs import ServerTools
 from keys.caller import Caller
 from keys.limits import Admission
 from providers.dispatch import Dispatch
+from providers.emulated import Validation
 from providers.routing import Plan
 from providers.snapshot import Target
 from usage.fields import from_picodollars, usd_text
@@ -160,6 +161,10 @@ class Exchange:
     def falling_back(self, target: Target, *, to: Target, error: GatewayError) -> None:
         names = {"from_provider": target.provider.name, "to_provider": to.provider.name}
         self.publish("fallback_used", {**names, "reason": _code(error)})
+
+    def refused(self, validation: Validation) -> None:
+        told = {"attempt": validation.attempt, "error": validation.error}
+        self.publish("validation_failed", told)
 
     def _note_target(self) -> None:
         """Puts the target in hand, and its prices, on the ledger's line."""

@@ -52,6 +52,9 @@ class Watcher(Protocol):
     def falling_back(self, target: Target, *, to: Target, error: GatewayError) -> None:
         """Another target is next."""
 
+    def refused(self, validation: Validation) -> None:
+        """An answer was not what was asked for; nothing of what it says is told."""
+
 
 @dataclass(slots=True)
 class Dispatch:
@@ -94,6 +97,12 @@ class Dispatch:
         if may_need_emulation(chat):
             return self.batches(lambda adapter: self._asking(adapter, chat).stream())
         return self.batches(lambda adapter: adapter.stream(chat))
+
+    def refuse(self, validation: Validation) -> None:
+        """Takes note of an answer that an emulation would not take."""
+        self.validations.append(validation)
+        if self.watcher is not None:
+            self.watcher.refused(validation)
 
     def _asking(self, adapter: ChatAdapter, chat: ChatRequest) -> Emulated:
         """The request with what this adapter's model needs of emulations, which may be none; the

@@ -38,7 +38,9 @@ class Tally(Protocol):
 
     attempts: int
     spent: Usage | None
-    validations: list[Validation]
+
+    def refuse(self, validation: Validation) -> None:
+        """Takes note of an answer, or a part of one, that would not do."""
 
 
 @dataclass(slots=True)
@@ -85,10 +87,13 @@ class Emulated:
     def _take_notes(self) -> None:
         for emulation in self.emulations:
             for error in emulation.take_notes():
-                self.tally.validations.append(Validation(self.tally.attempts, error))
+                self._refuse(error)
+
+    def _refuse(self, error: str) -> None:
+        self.tally.refuse(Validation(self.tally.attempts, error))
 
     def _discard(self, usage: Usage, error: str) -> None:
-        self.tally.validations.append(Validation(self.tally.attempts, error))
+        self._refuse(error)
         self.tally.spent = add_usage(self.tally.spent, usage)
 
     def stream(self) -> AsyncGenerator[Batch]:

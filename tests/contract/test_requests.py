@@ -91,6 +91,7 @@ def test_every_field_is_tried() -> None:
         *("messages", "model", "stream"),
         "metadata",  # tags for the gateway itself
         "stream_options",  # of the stream the gateway makes
+        *("tool_execution", "max_tool_rounds"),  # of the gateway's own running of tools
     }
 
 

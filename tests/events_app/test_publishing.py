@@ -37,6 +37,11 @@ def configured(provider: Upstream) -> dict[str, Any]:
     (scripted,) = found["providers"]
     found["providers"].append({**scripted, "name": "second", "max_retries": 0})
     found["routes"][0]["targets"].append({"provider": "second", "model": "gpt-4o-mini"})
+    found["providers"].append({**scripted, "name": "plain", "max_retries": 0})
+    flags = {"structured_output": False, "json_mode": False}
+    found.setdefault("deployments", []).append(
+        {"provider": "plain", "model": "gpt-4o-mini", "capabilities": flags}
+    )
     found["keys"].append({"name": "limited", "secret": LIMITED, "rpm": 1})
     return found
 
@@ -107,6 +112,27 @@ def test_a_fallback_is_told_with_its_reason(told_by: Gateway, provider: Upstream
     }
     assert (ended.fields["success"], ended.fields["status"]) == (False, "error")
     assert error.fields["code"] == "upstream_credentials"
+
+
+def test_answers_that_would_not_do_are_told_without_what_they_said(
+    told_by: Gateway, provider: Upstream
+) -> None:
+    provider.script = whole(200, completion("a secret answer"))
+    answered = told_by.chat(
+        {
+            "model": "plain/gpt-4o-mini",
+            "messages": MESSAGES,
+            "response_format": {"type": "json_object"},
+        },
+        x_request_id="invalid",
+    )
+    assert answered.status == 422
+    first, second = (
+        each for each in events_of(told_by, "invalid", number=5) if each.type == "validation_failed"
+    )
+    assert (first.fields["attempt"], second.fields["attempt"]) == (1, 2)
+    assert first.fields["error"]
+    assert not any("secret" in str(each.fields) for each in told_by.events())
 
 
 def test_a_refusal_is_told_once_a_second_and_key(told_by: Gateway, provider: Upstream) -> None:

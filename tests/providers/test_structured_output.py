@@ -65,6 +65,9 @@ class Target:
     spent: Usage | None = None
     validations: list[Validation] = field(default_factory=list)
 
+    def refuse(self, validation: Validation) -> None:
+        self.validations.append(validation)
+
     def __post_init__(self) -> None:
         self._left = list(self.answers)
         self.http = PlayedHttp(self._play)
