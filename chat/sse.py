@@ -100,8 +100,10 @@ class SSEDecoder:
         return SSEEvent(b"\n".join(data), kind) if data else None
 
 
-def encode_event(data: bytes, event: str = "") -> bytes:
+def encode_event(data: bytes, event: str = "", *, id_: int | None = None) -> bytes:
     """One event in canonical form. `data` must hold no line break (JSON never does)."""
+    if id_ is not None:
+        return b"id: %d\nevent: %b\ndata: %b\n\n" % (id_, event.encode(), data)
     if event:
         return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
     return b"data: %b\n\n" % data

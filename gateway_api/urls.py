@@ -9,6 +9,7 @@ from gateway_api.anthropic.views import (
     MessagesView,
     UnknownMessagesAddressView,
 )
+from gateway_api.native.events import EventStreamView
 from gateway_api.native.health import LiveView, ReadyView
 from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
@@ -96,6 +97,7 @@ urlpatterns = [
     path("v1/tools/register", RegisterToolView.as_view()),
     path("v1/tools/<str:name>", ToolView.as_view()),
     path("v1/generate/structured", StructuredView.as_view()),
+    path("v1/events/stream", EventStreamView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("api/chat", ChatView.as_view()),

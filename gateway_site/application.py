@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
+import threading
+from types import FrameType
 
 from django.urls import get_resolver
 
+from events_app.doorbell import doorbell
+from events_app.feed import feed
 from gateway_api.openai.responses.background import stop_all
 from gateway_site.asgi_handler import LeanASGIHandler, Receive, Scope
 from gateway_site.background import Background
@@ -19,6 +24,24 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+
+def _end_streams_first() -> None:
+    """Streams of events end as soon as the server is asked to stop. It would wait for them as for
+    answers: uvicorn tells the application nothing before all connections are done."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        servers = signal.getsignal(number)
+
+        def stop(number: int, frame: FrameType | None, servers: object = servers) -> None:
+            loop.call_soon_threadsafe(feed.close)
+            if callable(servers):
+                servers(number, frame)
+
+        if callable(servers):
+            signal.signal(number, stop)
 
 
 class GatewayApplication:
@@ -39,14 +62,19 @@ class GatewayApplication:
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} connections are served here")
         if not self._background.running:
-            await asyncio.to_thread(self._background.start)
+            await self._start()
         await self._handler(scope, receive, send)
+
+    async def _start(self) -> None:
+        doorbell.attach(asyncio.get_running_loop())
+        await asyncio.to_thread(self._background.start)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await asyncio.to_thread(self._background.start)
+                await self._start()
+                _end_streams_first()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await stop_all()

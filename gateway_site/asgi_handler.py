@@ -316,6 +316,7 @@ async def _send_stream(answer: StreamAnswer, departure: Departure, writer: Write
         departure.stop()
         await writer.end(last)
     finally:
+        writer.leave()
         await pieces.aclose()
 
 

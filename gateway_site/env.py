@@ -41,6 +41,15 @@ def number(name: str, default: float, *, least: float = 0) -> float:
     return result
 
 
+def address(name: str, schemes: tuple[str, ...]) -> str:
+    """A URL with one of these schemes; empty where none is set. It may hold a password: what is
+    wrong with it is told without it."""
+    value = text(name)
+    if value and value.partition("://")[0] not in schemes:
+        raise ImproperlyConfigured(f"{name} must begin with {' or '.join(schemes)} and `://`.")
+    return value
+
+
 def switch(name: str, *, default: bool) -> bool:
     value = text(name).lower()
     if value in ("", "1", "true", "yes", "on", "0", "false", "no", "off"):

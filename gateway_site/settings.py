@@ -149,6 +149,19 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()}
+# A doorbell, no more: events are rows, and whoever waits for one looks without a ring too.
+REDIS_URL = env.address("REDIS_URL", ("redis", "rediss", "unix"))
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {
+            "hosts": [{"address": REDIS_URL, "socket_connect_timeout": 2, "socket_timeout": 2}],
+            "prefix": "abstractcore:",
+        },
+    }
+    if REDIS_URL
+    else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -253,5 +266,7 @@ LOGGING = {
         "django.server": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "uvicorn.access": {"level": "WARNING"},
+        # A traceback a second while Redis is away; the doorbell says it once.
+        "channels_redis.pubsub": {"level": "CRITICAL"},
     },
 }

@@ -4,13 +4,20 @@ uvicorn writes the head and the body of an answer apart, a system call each, and
 against every header: with the eighteen headers of ours that was a sixth of a request's CPU. So the
 writer speaks to uvicorn's connection itself where it finds one whose state it knows. It leans on
 `RequestResponseCycle` of uvicorn 0.54 (httptools); tests/gateway_site/test_writer.py fails when
-that changes. Whatever looks otherwise, daphne's connections among it, is served through `send`.
+that changes.
+
+daphne's `send` returns at once whether the caller reads or not. Its requests are Twisted's, which
+tell who registers as their producer when to pause: a stream waits then.
+
+Whatever looks otherwise is served through `send`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -52,6 +59,49 @@ class Writer:
 
     async def end(self, last: bytes) -> None:
         await self._send({"type": "http.response.body", "body": last})
+
+    def leave(self) -> None:
+        """Whatever became of a stream, nothing of it is written any more."""
+
+
+class _DaphneWriter(Writer):
+    """Waits while Twisted's buffer is full. It is the request's producer from the beginning of a
+    stream on, and must not be when the request ends."""
+
+    __slots__ = ("_is_free", "_request")
+
+    def __init__(self, send: Send, request: Any) -> None:
+        super().__init__(send)
+        self._request = request
+        self._is_free = asyncio.Event()
+        self._is_free.set()
+
+    async def begin(self, status: int, headers: RawHeaders, first: bytes) -> None:
+        if self._request.channel is not None:  # else the caller has left
+            self._request.registerProducer(self, True)
+        await super().begin(status, headers, first)
+
+    async def piece(self, body: bytes) -> None:
+        await self._is_free.wait()
+        await super().piece(body)
+
+    async def end(self, last: bytes) -> None:
+        self.leave()
+        await super().end(last)
+
+    def leave(self) -> None:
+        if self._request.producer is self and self._request.channel is not None:
+            self._request.unregisterProducer()
+
+    # What Twisted calls its producer, of which it asks no more (IPushProducer).
+
+    def pauseProducing(self) -> None:
+        self._is_free.clear()
+
+    def resumeProducing(self) -> None:
+        self._is_free.set()
+
+    stopProducing = resumeProducing
 
 
 class _UvicornWriter(Writer):
@@ -106,6 +156,8 @@ def writer_for(scope: Message, send: Send) -> Writer:
     cycle = getattr(send, "__self__", None)
     if type(cycle) is RequestResponseCycle and scope["method"] != "HEAD":
         return _UvicornWriter(send, cycle)
+    if isinstance(send, partial) and hasattr(send.args[0], "registerProducer"):
+        return _DaphneWriter(send, send.args[0])
     return Writer(send)
 
 

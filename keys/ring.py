@@ -32,6 +32,12 @@ class KeyRing:
         self._confirmed_at = time.monotonic()
         self._database_away = False
 
+    @property
+    def generation(self) -> int:
+        """Another number after every change of the configuration: what was learnt of a key before
+        it may be wrong."""
+        return self._generation
+
     def forget(self) -> None:
         """Empties the ring: the configuration changed."""
         self._generation += 1

@@ -12,6 +12,7 @@ import msgspec
 from django.db import DataError, Error, IntegrityError, close_old_connections
 
 from events_app import insertion as event_insertion
+from events_app.doorbell import doorbell
 from events_app.lines import EventLine
 from usage import insertion
 from usage.journal import (
@@ -176,10 +177,13 @@ class Recorder:
     def _tell(self, events: Sequence[EventLine]) -> None:
         """Apart from the records, in a transaction that can be short: one worker at a time has
         it. Between the two the worker may be killed; the lines then come again."""
+        if not events:
+            return
         try:
             event_insertion.insert(events)
         except REFUSED:
             self._tell_singly(events)
+        doorbell.ring()
 
     def _tell_singly(self, events: Sequence[EventLine]) -> None:
         """What no row can be made of is given up: the ledger must not wait for it."""
