@@ -27,6 +27,8 @@ POLL_S = 0.25
 AWAY_S = 1.0
 MEMORY = 5000
 """Events remembered: as far behind may a reader fall before it is told that some were dropped."""
+PIECE = 100
+"""Events a reader takes at once: what it does not read of them is held for it alone."""
 CATCHING_UP = 2
 """Readers that may ask the table at once: all of a worker's come back together after a restart."""
 
@@ -71,7 +73,7 @@ class Feed:
         """The next wanted events behind a cursor that is not below `floor`, and the cursor behind
         them."""
         behind = bisect_right(self._memory, cursor, key=lambda told: told.id)
-        page = self._memory[behind : behind + PAGE]
+        page = self._memory[behind : behind + PIECE]
         return [told for told in page if wanted.takes(told)], page[-1].id if page else cursor
 
     async def read_missed(self, cursor: int, wanted: Wanted) -> tuple[list[Told], int]:

@@ -75,6 +75,8 @@ class Gateway:
     database_url: str
     server: Server = "uvicorn"
     port: int = 0
+    workers: int = 1
+    """Of uvicorn."""
     environment: dict[str, str] = field(default_factory=dict)
     log_level: str = "warning"
     """Of uvicorn; daphne's is the environment's."""
@@ -118,7 +120,8 @@ class Gateway:
         port = str(self.port)
         if self.server == "uvicorn":
             script = Path(sys.executable).with_name("abstractcore-server")
-            return [str(script), "--port", port, "--log-level", self.log_level]
+            command = [str(script), "--port", port, "--log-level", self.log_level]
+            return [*command, "--workers", str(self.workers)]
         daphne = [sys.executable, "-m", "daphne", "-b", "127.0.0.1", "-p", port, "-v", "0"]
         return [*daphne, "gateway_site.asgi:application"]
 

@@ -1,0 +1,128 @@
+"""Who may go on reading a stream that is open."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests.conftest import spare_database
+from tests.events_app.stage import Listener, insert_rows, listening
+from tests.gateway import ROOT, Gateway, configuration, wait_until
+
+WITHIN_S = 5.0
+NAMES = ("revoked", "expired", "deleted", "rotated", "demoted", "unharmed")
+
+
+def secret(name: str) -> str:
+    return f"gw-test-{name}-0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("guarded")
+    found = configuration("http://127.0.0.1:9")
+    found["keys"] += [
+        {"name": name, "secret": secret(name), "admin": name == "demoted"} for name in NAMES
+    ]
+    with spare_database(folder) as url:
+        gateway = Gateway(folder, url)
+        gateway.apply(found)
+        try:
+            gateway.start()
+            yield gateway
+        finally:
+            gateway.stop()
+
+
+def change(gateway: Gateway, name: str, assignment: str) -> None:
+    gateway.execute(f"UPDATE keys_virtualkey SET {assignment} WHERE name = '{name}'")
+
+
+def assert_ends(listener: Listener, since: float) -> None:
+    wait_until(lambda: listener.has_ended, seconds=WITHIN_S + 1)
+    assert time.monotonic() - since < WITHIN_S
+    last = listener.heard[-1]
+    assert (last.type, last.id) == ("error", 0)
+    assert last.data["error"]["code"] == "invalid_api_key"
+
+
+def test_the_stream_of_a_key_that_ends_ends_with_it(guarded: Gateway) -> None:
+    """All at once, because each takes seconds; and a key that nothing happened to reads on."""
+    with (
+        listening(guarded, key=secret("revoked")) as revoked,
+        listening(guarded, key=secret("expired")) as expired,
+        listening(guarded, key=secret("deleted")) as deleted,
+        listening(guarded, key=secret("rotated")) as rotated,
+        listening(guarded, key=secret("unharmed")) as unharmed,
+    ):
+        insert_rows(guarded, 1, key="revoked")
+        revoked.wait_for(1)
+        change(guarded, "revoked", "enabled = false")
+        change(guarded, "expired", "expires_at = '2020-01-01 00:00:00'")
+        change(guarded, "rotated", "secret_sha256 = 'another'")
+        guarded.execute("DELETE FROM keys_virtualkey WHERE name = 'deleted'")
+        since = time.monotonic()
+        for listener in (revoked, expired, deleted, rotated):
+            assert_ends(listener, since)
+        insert_rows(guarded, 1, key="unharmed")
+        unharmed.wait_for(1)
+        assert not unharmed.has_ended
+
+
+def test_an_admin_who_is_one_no_longer_is_told_nothing_of_others(guarded: Gateway) -> None:
+    with listening(guarded, key=secret("demoted")) as listener:
+        insert_rows(guarded, 1, key="ci", request_id="before")
+        listener.wait_for(1)
+        change(guarded, "demoted", "admin = false")
+        wait_until(lambda: _others_stop(guarded, listener), seconds=WITHIN_S)
+        insert_rows(guarded, 1, key="ci", request_id="after")
+        insert_rows(guarded, 1, key="demoted", request_id="own")
+        wait_until(lambda: listener.heard[-1].data["request_id"] == "own", seconds=5)
+    assert "after" not in {each.data["request_id"] for each in listener.heard}
+
+
+def _others_stop(gateway: Gateway, listener: Listener) -> bool:
+    """Whether somebody else's event is told no longer, half a second after it happened."""
+    told = len(listener.heard)
+    insert_rows(gateway, 1, key="ci", request_id="meanwhile")
+    time.sleep(0.5)
+    return len(listener.heard) == told
+
+
+def test_staff_listen_with_their_session_until_they_sign_out(guarded: Gateway) -> None:
+    with httpx2.Client(base_url=guarded.url, trust_env=False) as browser:
+        sign_in(guarded, browser)
+        cookies = f"sessionid={browser.cookies['sessionid']}"
+        with listening(guarded, key=None, cookie=cookies) as listener:
+            insert_rows(guarded, 1, key="ci")
+            listener.wait_for(1)
+            token = browser.cookies["csrftoken"]
+            browser.post("/admin/logout/", data={"csrfmiddlewaretoken": token})
+            assert_ends(listener, time.monotonic())
+        with listening(guarded, key=None, cookie=cookies) as listener:
+            assert listener.status == 401
+
+
+def sign_in(gateway: Gateway, browser: httpx2.Client) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "ensure_admin"],
+        cwd=ROOT,
+        env=gateway._environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (password,) = re.findall(r"as admin with the password (\S+)", done.stdout)
+    browser.get("/admin/login/")
+    form = {
+        "username": "admin",
+        "password": password,
+        "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+    }
+    assert browser.post("/admin/login/", data=form).status_code == 302
