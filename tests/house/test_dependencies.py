@@ -20,6 +20,7 @@ PACKAGES = PYPROJECT["tool"]["importlinter"]["root_packages"]
 
 # Used without an import statement of ours, and how.
 NAMED_ELSEWHERE = {
+    "channels-redis": "CHANNEL_LAYERS, by name",
     "daphne": "INSTALLED_APPS, for runserver",
     "django-csp": "INSTALLED_APPS and MIDDLEWARE",
     "django-unfold": "INSTALLED_APPS",
