@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 from django.urls import get_resolver
@@ -36,7 +37,8 @@ def _end_streams_first() -> None:
         servers = signal.getsignal(number)
 
         def stop(number: int, frame: FrameType | None, servers: object = servers) -> None:
-            loop.call_soon_threadsafe(feed.close)
+            with suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(feed.close)
             if callable(servers):
                 servers(number, frame)
 

@@ -65,3 +65,19 @@ def test_a_folder_that_does_not_exist_stops_the_start(
     monkeypatch.setenv("ABSTRACTCORE_MODELS_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(ImproperlyConfigured, match="ABSTRACTCORE_MODELS_DIR must name a folder"):
         env.folder("ABSTRACTCORE_MODELS_DIR")
+
+
+def test_an_address_of_another_scheme_stops_the_start_without_being_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "https://:a-password@localhost:6379/0")
+    with pytest.raises(ImproperlyConfigured, match="REDIS_URL must begin with") as told:
+        env.address("REDIS_URL", ("redis", "rediss", "unix"))
+    assert "a-password" not in str(told.value)
+
+
+def test_workers_ring_through_redis_where_there_is_one(tmp_path: Path) -> None:
+    expression = "settings.CHANNEL_LAYERS['default']"
+    url = "redis://localhost:6379/0"
+    layer = setting(expression, tmp_path, REDIS_URL=url)
+    assert layer["CONFIG"]["hosts"][0]["address"] == url
