@@ -14,9 +14,6 @@ class HuggingFaceAdapter(LocalAdapter):
     kind: ClassVar[str] = "huggingface"
     local_kind: ClassVar[LocalKind] = "huggingface"
     defaults: ClassVar[Capabilities] = Capabilities(
-        tools=False,
-        parallel_tools=False,
-        tool_choice=False,
         vision=False,
         audio=False,
         reasoning=False,

@@ -31,6 +31,7 @@ from providers.adapters.held import holds_to_anything, require_modest
 from providers.adapters.openai import OpenAICompatibleAdapter
 from providers.adapters.text_by_prompt import complete_each, stream_each
 from providers.capabilities import Capabilities
+from providers.emulation.tool_choice import demands_call
 from providers.http import HttpClient, Timeouts
 from providers.runner.admission import admitted
 from providers.runner.catalogue import (
@@ -50,8 +51,15 @@ server has taken its port since."""
 
 _TEXT_ONLY = dict.fromkeys(("vision", "audio"), False)
 """What our own server cannot do."""
-_HELD = {"tool_choice": True, "structured_output": True, "json_mode": True}
-"""What holding an answer to a schema does for every model, whatever it was trained for."""
+_HELD = {
+    "tools": False,
+    "parallel_tools": False,
+    "tool_choice": True,
+    "structured_output": True,
+    "json_mode": True,
+}
+"""Of what is computed here no tools are known, and holding an answer to a schema does for every
+model, whatever it was trained for. `defaults` are of servers elsewhere."""
 
 
 class LocalAdapter(ChatAdapter):
@@ -68,6 +76,13 @@ class LocalAdapter(ChatAdapter):
     @classmethod
     def defaults_at(cls, base_url: str) -> Capabilities:
         return cls.defaults if base_url else cls.defaults.with_overrides(_HELD)
+
+    def capabilities_for(self, request: ChatRequest) -> Capabilities:
+        """A demanded call is held to its schema, whether the model knows tools or not."""
+        capabilities = super().capabilities_for(request)
+        if self._remote is None and demands_call(request.params.tool_choice):
+            return capabilities.with_overrides({"tools": True, "tool_choice": True})
+        return capabilities
 
     async def complete(self, request: ChatRequest) -> Reply:
         if self._remote is not None or not holds_to_anything(request):

@@ -13,8 +13,6 @@ class MLXAdapter(LocalAdapter):
     kind: ClassVar[str] = "mlx"
     local_kind: ClassVar[LocalKind] = "mlx"
     defaults: ClassVar[Capabilities] = Capabilities(
-        tools=False,
-        parallel_tools=False,
         tool_choice=False,
         structured_output=False,
         json_mode=False,

@@ -31,7 +31,6 @@ from providers.emulation.tool_choice import (
     Offer,
     ToolPolicy,
     Withheld,
-    demands_call,
     no_call,
     read_offer,
 )
@@ -43,11 +42,8 @@ _FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions",
 
 
 def lacks_tools(request: ChatRequest, capabilities: Capabilities) -> bool:
-    """Whether a request has tools that its target does not take. A target may take no tools and
-    yet a demanded call: a local model is held to the call's schema while it writes."""
-    if capabilities.tools or not (request.params.tools or request.params.functions):
-        return False
-    return not (capabilities.tool_choice and demands_call(request.params.tool_choice))
+    """Whether a request has tools that its target does not take."""
+    return not capabilities.tools and bool(request.params.tools or request.params.functions)
 
 
 class EmulatedTools(Emulation):

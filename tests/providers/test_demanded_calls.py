@@ -285,4 +285,4 @@ def test_flags_of_a_kind_are_those_of_the_runner_without_an_address(
     here, there = adapter.defaults_at(""), adapter.defaults_at("http://far")
     assert here.structured_output and here.json_mode and here.tool_choice
     assert there == adapter.defaults
-    assert not there.tool_choice
+    assert there.tools and not here.tools
