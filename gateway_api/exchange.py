@@ -35,7 +35,7 @@ from providers.routing import Plan
 from providers.snapshot import Target
 from usage.fields import from_picodollars, usd_text
 from usage.journal import Journal
-from usage.lines import NOTHING_SPENT, Opened, Progress, Spent
+from usage.lines import NOTHING_SPENT, Closed, Opened, Progress, Spent
 from usage.pricing import UnitPrices, unit_prices
 
 BYTES_PER_TOKEN = 4
@@ -55,6 +55,7 @@ class Call:
     wire: Wire
     endpoint: str
     started: float
+    session_id: str = ""
 
 
 def estimate_prompt(request: InferenceRequest) -> int:
@@ -79,6 +80,8 @@ class Exchange:
     text_bytes: int = 0
     answered: bool = False
     cost_usd: Decimal | None = None
+    closed: Closed | None = None
+    """The ledger's line, once it is over."""
     tools: ServerTools | None = None
     """What the gateway runs for this request itself."""
     earlier: Spent | None = None
@@ -96,6 +99,7 @@ class Exchange:
             request_id=call.request_id,
             created_at=time.time(),
             key=call.caller.name,
+            session_id=call.session_id,
             route=self.plan.route,
             model=self.plan.model,
             wire=call.wire,
@@ -141,6 +145,7 @@ class Exchange:
             self.cost_usd = from_picodollars(closed.cost_picodollars)
         self.admission.settle(closed.tokens_input + closed.tokens_output)
         self.journal.close(closed)
+        self.closed = closed
         self.dispatch.watcher = None  # or request and watcher are a cycle for the collector
 
     def publish(self, type_: str, fields: dict[str, Any]) -> None:
@@ -150,6 +155,7 @@ class Exchange:
             fields,
             request_id=self.call.request_id,
             key=self.call.caller.name,
+            session_id=self.call.session_id,
             provider=self.dispatch.target.provider.name,
             model=self.plan.model,
         )

@@ -33,7 +33,7 @@ async def begin(
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
     tools = None
     if isinstance(call.request, ChatRequest) and call.request.server_rounds:
-        tools = await server_tools(call.request, caller=call.caller, request_id=call.request_id)
+        tools = await server_tools(call)
     exchange = admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
     exchange.tools = tools
     return exchange

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chat.errors import InvalidRequest
 from chat.requests import ChatRequest, FunctionDefinition
+from gateway_api.exchange import Call
 from gateway_api.tool_runs import Run, ServerTools
 from keys.caller import Caller
 from tools_app import registry, running
@@ -12,13 +13,13 @@ from tools_app.results import ToolResult
 from tools_app.snapshot import ToolFacts
 
 
-async def server_tools(
-    request: ChatRequest, *, caller: Caller, request_id: str
-) -> ServerTools | None:
+async def server_tools(call: Call) -> ServerTools | None:
     """The registered tools of the kinds http and mcp that the request offers and the caller may
     use; None where there is none. The request is then one whose every turn has to be readable
     here: it is not passed through. Raises GatewayError for what cannot be said so."""
-    found = await _offered(request, caller)
+    request = call.request
+    assert isinstance(request, ChatRequest), "only chats call tools"
+    found = await _offered(request, call.caller)
     if not found:
         return None
     if (request.params.n or 1) > 1:
@@ -28,7 +29,7 @@ async def server_tools(
     if request.native_only is not None:
         raise request.native_only
     request.native = None
-    return ServerTools(frozenset(found), _runner(found, request_id))
+    return ServerTools(frozenset(found), _runner(found, call))
 
 
 async def _offered(request: ChatRequest, caller: Caller) -> dict[str, ToolFacts]:
@@ -52,8 +53,14 @@ def _is_named(offered: FunctionDefinition, tool: ToolFacts) -> bool:
     return same and (offered.parameters or {}) == tool.parameters
 
 
-def _runner(tools: dict[str, ToolFacts], request_id: str) -> Run:
+def _runner(tools: dict[str, ToolFacts], call: Call) -> Run:
     async def run(name: str, arguments: str, call_id: str) -> ToolResult:
-        return await running.run(tools[name], arguments, call_id=call_id, request_id=request_id)
+        return await running.run(
+            tools[name],
+            arguments,
+            call_id=call_id,
+            request_id=call.request_id,
+            session_id=call.session_id or None,
+        )
 
     return run

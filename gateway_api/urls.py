@@ -13,6 +13,10 @@ from gateway_api.native.events import EventStreamView
 from gateway_api.native.health import LiveView, ReadyView
 from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
+from gateway_api.native.session_chat import SessionChatView
+from gateway_api.native.session_compaction import CompactSessionView
+from gateway_api.native.session_transfer import ExportSessionView, ImportSessionView
+from gateway_api.native.sessions import ForkSessionView, SessionsView, SessionView
 from gateway_api.native.structured import StructuredView
 from gateway_api.native.tools import RegisterToolView, ToolsView, ToolView
 from gateway_api.native.usage import UsageSummaryView, UsageView
@@ -98,6 +102,13 @@ urlpatterns = [
     path("v1/tools/<str:name>", ToolView.as_view()),
     path("v1/generate/structured", StructuredView.as_view()),
     path("v1/events/stream", EventStreamView.as_view()),
+    path("v1/sessions", SessionsView.as_view()),
+    path("v1/sessions/import", ImportSessionView.as_view()),
+    path("v1/sessions/<str:session_id>", SessionView.as_view()),
+    path("v1/sessions/<str:session_id>/chat", SessionChatView.as_view()),
+    path("v1/sessions/<str:session_id>/fork", ForkSessionView.as_view()),
+    path("v1/sessions/<str:session_id>/compact", CompactSessionView.as_view()),
+    path("v1/sessions/<str:session_id>/export", ExportSessionView.as_view()),
     path("v1/usage", UsageView.as_view()),
     path("v1/usage/summary", UsageSummaryView.as_view()),
     path("api/chat", ChatView.as_view()),

@@ -1,4 +1,5 @@
-"""Responses that were asked to be stored, and where their items are."""
+"""Responses that were asked to be stored, and where their items are; sessions are in
+`session_rows`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,11 @@ from typing import Any
 import orjson
 from django.db import models
 from django.utils import timezone
+
+from sessions_app.session_rows import Session as Session
+from sessions_app.session_rows import SessionLabel as SessionLabel
+from sessions_app.session_rows import SessionMessage as SessionMessage
+from sessions_app.session_rows import SessionTurn as SessionTurn
 
 
 class ResponseStatus(models.TextChoices):

@@ -46,7 +46,7 @@ class ChatCompletionsView(AsyncAPIView):
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if chat_request.stream:
-            encoder = _ChunkEncoder(wants_usage=chat_request.wants_usage)
+            encoder = ChunkEncoder(wants_usage=chat_request.wants_usage)
             return await stream_answer(exchange, pipeline.stream(exchange), encoder.encode)
         reply = await pipeline.complete(exchange)
         return Answer(reply.body, headers=exchange.headers())
@@ -65,7 +65,7 @@ async def stream_answer(
         headers=exchange.headers(),
         keepalive=KEEPALIVE,
         ending=DONE,
-        failure=_told_in_band,
+        failure=told_in_band,
     )
 
 
@@ -81,11 +81,11 @@ async def _pieces(
         await batches.aclose()
 
 
-def _told_in_band(error: Exception) -> bytes:
+def told_in_band(error: Exception) -> bytes:
     return encode_event(orjson.dumps(openai_body(as_gateway_error(error))))
 
 
-class _ChunkEncoder:
+class ChunkEncoder:
     """Chunks of upstreams that speak another wire, with what the OpenAI wire wants of every chunk:
     one id, one time, one model."""
 

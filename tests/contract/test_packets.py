@@ -17,7 +17,7 @@ from chat.sse import SSEDecoder
 from chat.types import Batch, ChatChunk, TokenCounts, encode
 from gateway_api.anthropic.events import EventEncoder
 from gateway_api.ollama.encoding import LineEncoder
-from gateway_api.openai.chat import _ChunkEncoder
+from gateway_api.openai.chat import ChunkEncoder
 from tests.contract.dialects import Answer, Call
 from tests.contract.stage import HttpStage, Streamed, stream
 
@@ -94,7 +94,7 @@ async def test_any_packets_give_the_same(wire_stage: HttpStage, cuts: list[int])
 
 
 def as_openai(batches: list[Batch]) -> list[Any]:
-    encoder = _ChunkEncoder(wants_usage=True)
+    encoder = ChunkEncoder(wants_usage=True)
     return [json.loads(event) for event in events_of(map(encoder.encode, batches))]
 
 

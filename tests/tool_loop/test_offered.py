@@ -11,6 +11,7 @@ import pytest
 from chat.errors import InvalidRequest
 from chat.parsing import parse_chat_request
 from chat.requests import ChatRequest
+from gateway_api.exchange import Call
 from gateway_api.server_tools import server_tools
 from keys.caller import Caller
 from tools_app import snapshot
@@ -46,7 +47,9 @@ def asked(*tools: dict[str, Any], **fields: Any) -> ChatRequest:
 
 
 async def run_here(request: ChatRequest, *, tools: tuple[str, ...] | None = None) -> set[str]:
-    found = await server_tools(request, caller=Caller("ci", tools=tools), request_id="r")
+    caller = Caller("ci", tools=tools)
+    call = Call(caller, request, request_id="r", wire="openai", endpoint="chat", started=0.0)
+    found = await server_tools(call)
     return set(found.names) if found is not None else set()
 
 

@@ -15,8 +15,8 @@ from gateway_api.async_view import read_parsed
 from gateway_api.openai.responses import schema
 from gateway_api.openai.responses.items import Item, read_input, with_ids
 from gateway_api.openai.responses.messages import check_item
-from gateway_api.openai.responses.own import OwnView, deleted
 from gateway_api.openai.responses.pages import list_of, page_of
+from gateway_api.own import OwnView, deleted
 from sessions_app.conversations import (
     DuplicateItem,
     add_items,

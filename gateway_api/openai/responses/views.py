@@ -18,11 +18,11 @@ from gateway_api.openai.responses import background, schema
 from gateway_api.openai.responses.background import BackgroundTurn
 from gateway_api.openai.responses.context import load_context
 from gateway_api.openai.responses.following import follow, read_starting_after
-from gateway_api.openai.responses.own import OwnView, deleted
 from gateway_api.openai.responses.pages import page_of
 from gateway_api.openai.responses.params import parse_responses_request
 from gateway_api.openai.responses.prepared import Prepared, forget_upstream, prepare
 from gateway_api.openai.responses.turn import Turn
+from gateway_api.own import OwnView, deleted
 from gateway_api.resources import http_client, journal
 from sessions_app.events import has_stream
 from sessions_app.responses import EVENTS_KEPT_HOURS, cancel, find, forget

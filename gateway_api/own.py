@@ -26,14 +26,14 @@ class OwnView(AsyncAPIView):
         try:
             return await in_database(look, self.caller.name, *args, **kwargs)
         except Unknown as unknown:
-            raise _not_found(unknown) from None
+            raise not_found(unknown) from None
 
 
 def deleted(name: str, kind: str) -> AnyAnswer:
     return json_answer({"id": name, "object": kind, "deleted": True})
 
 
-def _not_found(unknown: Unknown) -> NotFound:
+def not_found(unknown: Unknown) -> NotFound:
     noun = unknown.noun
     return NotFound(
         f"{noun.capitalize()} with id '{unknown.name[:200]}' not found.",

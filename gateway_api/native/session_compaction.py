@@ -1,0 +1,146 @@
+"""`POST /v1/sessions/{id}/compact`: the model sums up what was said long ago."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+
+from chat.errors import Conflict, InvalidRequest, UpstreamFailed
+from chat.parsing import parse_chat_request, parse_object
+from chat.requests import ChatRequest
+from events_app.publishing import publish
+from gateway_api import pipeline
+from gateway_api.answers import AnyAnswer, json_answer
+from gateway_api.async_view import read_parsed
+from gateway_api.exchange import Call
+from gateway_api.native import sessions_schema as schema
+from gateway_api.native.session_fields import public_model, require_known, told
+from gateway_api.native.session_history import room_of
+from gateway_api.native.session_reply import bill_of
+from gateway_api.native.session_turn import lost, see_through, turn_of
+from gateway_api.own import OwnView, not_found
+from gateway_api.resources import http_client, journal
+from keys.caller import Caller
+from providers.database import in_database
+from sessions_app import transcripts
+from sessions_app.ids import Unknown
+from sessions_app.session_rows import SessionMessage
+from sessions_app.transcripts import Said
+from sessions_app.turns import Place, TurnLost
+
+MakeCall = Callable[[ChatRequest, str], Call]
+
+_ASKED = (
+    "Sum up the conversation so far for whoever goes on with it: who the people are, what was "
+    "decided, what is still open, names, numbers and wishes. Only the summary."
+)
+_LEAD = "Summary of the conversation so far:\n\n"
+
+
+class CompactSessionView(OwnView):
+    """Old turns become one message; the session's id stays, and they can still be read."""
+
+    @extend_schema(
+        operation_id="compact_session",
+        summary="Sum up the old turns of a session",
+        request=schema.COMPACT_REQUEST,
+        responses=schema.COMPACT_RESPONSES,
+        tags=schema.TAG,
+    )
+    async def post(self, request: Request, session_id: str) -> AnyAnswer:
+        http_request: Any = request._request
+        session = await self.own(transcripts.find, session_id)
+        body = await _read(request)
+        model = body.get("model") or public_model(session)
+
+        def call(asked: ChatRequest, endpoint: str) -> Call:
+            return Call(
+                caller=self.caller,
+                request=asked,
+                request_id=http_request.request_id,
+                wire="openai",
+                endpoint=endpoint,
+                started=http_request.started,
+                session_id=session_id,
+            )
+
+        try:
+            async with turn_of(self.caller.name, session_id) as place:
+                covered = await summarise(call, place, model, caller=self.caller)
+        except Unknown as unknown:
+            raise not_found(unknown) from None
+        row = await self.own(transcripts.find, session_id)
+        return json_answer({"status": "compacted", "compacted_messages": covered, **told(row)})
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    body = await read_parsed(request, parse_object)
+    require_known(body, {"model"})
+    if not isinstance(body.get("model", ""), str | None):
+        raise InvalidRequest("'model' must be a string.", param="model", code="invalid_type")
+    return body
+
+
+def _beginning(messages: list[SessionMessage], budget: int) -> list[SessionMessage]:
+    """The oldest whole turns that fit: a summary of the rest is made when it is called for."""
+    fitting = 0
+    for at, row in enumerate(messages):
+        if row.role == "user":
+            fitting = at
+        budget -= row.tokens
+        if budget < 0:
+            return messages[:fitting]
+    return messages
+
+
+async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: Caller) -> int:
+    """Has all turns but the last one summed up; returns how many messages the summary covers. A
+    request of its own in the ledger. Raises GatewayError, and Conflict where there is nothing."""
+    begins = await in_database(transcripts.last_turn, place.session)
+    before = await in_database(transcripts.read_before, place.session, begins or 0)
+    asked = {"role": "user", "content": _ASKED}
+    room = await room_of(caller, {"model": model, "messages": [asked]})
+    old = before.messages if room is None else _beginning(before.messages, room.budget)
+    if not any(not row.summary for row in old):
+        raise Conflict("The session has no turns to sum up.", code="nothing_to_compact")
+    messages = [*(row.read() for row in old), asked]
+    request = parse_chat_request(orjson.dumps({"model": model, "messages": messages}))
+    exchange = await pipeline.begin(
+        call(request, "sessions.compact"), http=http_client(), journal=journal()
+    )
+    try:
+        reply = await pipeline.complete(exchange)
+    except BaseException:
+        await see_through(in_database(transcripts.add_bill, place, bill_of(exchange)))
+        raise
+    text = orjson.loads(reply.body)["choices"][0]["message"].get("content")
+    if not text:
+        await in_database(transcripts.add_bill, place, bill_of(exchange))
+        raise UpstreamFailed("The model summed up nothing.")
+    target = exchange.dispatch.target
+    summary = Said(
+        {"role": "system", "content": _LEAD + text},
+        provider=target.provider.name,
+        model=target.model,
+    )
+    until = old[-1].number
+    try:
+        covered = await in_database(
+            transcripts.compact, place, summary, bill_of(exchange), until=until
+        )
+    except TurnLost:
+        raise lost() from None
+    publish(
+        "session_compacted",
+        {"messages": covered},
+        request_id=exchange.call.request_id,
+        key=exchange.call.caller.name,
+        session_id=exchange.call.session_id,
+        provider=target.provider.name,
+        model=exchange.plan.model,
+    )
+    return covered
