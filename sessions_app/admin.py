@@ -15,6 +15,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from sessions_app.models import StoredResponse
+from sessions_app.session_admin import SessionAdmin as SessionAdmin
 
 SHORT_ID = 16
 

@@ -14,7 +14,7 @@ TAG = ["Sessions"]
 _TEXT = {"type": "string"}
 _OBJECT = {"type": "object"}
 _COUNT = {"type": "integer"}
-_ERRORS = only(ERROR_RESPONSES, 400, 401, 404, 409, 503)
+_ERRORS = only(ERROR_RESPONSES, 400, 401, 404, 413, 415, 503)
 
 _SETTINGS: dict[str, Any] = {
     "provider": {"type": ["string", "null"]},

@@ -17,7 +17,7 @@ from django.utils import timezone
 from events_app.models import Event
 from keys.models import VirtualKey
 from providers.models import Deployment, Route
-from sessions_app.models import StoredResponse
+from sessions_app.models import Session, SessionMessage, StoredResponse
 from tests.admin.conftest import ClientWith
 from tools_app.models import McpServer, Tool
 from usage.models import HourlyUsage, UsageRecord
@@ -33,6 +33,7 @@ MODELS = {
     "usage_hourlyusage": False,
     "events_app_event": False,
     "sessions_app_storedresponse": False,
+    "sessions_app_session": False,
     "tools_app_tool": True,
     "tools_app_mcpserver": True,
 }
@@ -56,6 +57,7 @@ def pages(deployment: Deployment, key: VirtualKey) -> dict[str, dict[str, str]]:
         HourlyUsage.objects.create(hour=now, model="m"),
         Event.objects.create(line=uuid.uuid4(), type="error", created_at=now, fields={"code": "x"}),
         StoredResponse.objects.create(owner="ci", response_id="resp_1", status="completed"),
+        Session.objects.create(owner="ci", session_id="session-1"),
         Tool.objects.create(name="get_weather", kind="client"),
         McpServer.objects.create(name="lab", url="http://mcp.example/"),
     ]
@@ -234,3 +236,18 @@ def test_every_page_of_the_admin_passes_djangos_own_checks() -> None:
     )  # which loads the pages; `manage.py check` may come before it
     assert len(admin.site._registry) > 8
     assert run_checks(tags=["admin"]) == []
+
+
+def test_a_transcript_shows_what_was_said_as_text(client_with: ClientWith) -> None:
+    session = Session.objects.create(owner="ci", session_id="session-1")
+    SessionMessage.objects.create(
+        session=session,
+        number=2,
+        message_id="msg_1",
+        role="assistant",
+        body='{"role": "assistant", "content": "<script>alert(1)</script> hello"}',
+    )
+    client = client_with("sessions_app.view_session")
+    page = client.get(f"/admin/sessions_app/session/{session.pk}/change/").content.decode()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; hello" in page
+    assert "<script>alert(1)" not in page
