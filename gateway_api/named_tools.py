@@ -46,16 +46,17 @@ async def with_definitions(raw: bytes, caller: Caller, *, form: Form) -> bytes:
     for the name of no tool that the caller may use."""
     body = await parse_apart(raw, parse_object)
     tools = body.get("tools")
-    if not isinstance(tools, list) or not any(map(_is_name, tools)):
+    if not isinstance(tools, list) or not any(map(is_name, tools)):
         return raw
     body["tools"] = [
-        await _defined(tool, f"tools[{at}]", caller, form=form) if _is_name(tool) else tool
+        await _defined(tool, f"tools[{at}]", caller, form=form) if is_name(tool) else tool
         for at, tool in enumerate(tools)
     ]
     return orjson.dumps(body)
 
 
-def _is_name(tool: Any) -> bool:
+def is_name(tool: Any) -> bool:
+    """Whether a request names a tool there instead of defining it."""
     return isinstance(tool, str) or (isinstance(tool, dict) and tool.get("type") == "gateway")
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from chat.errors import InvalidRequest
 from chat.requests import ChatParams
+from gateway_api.named_tools import is_name
 from sessions_app.session_rows import Session, SessionMessage, Truncation
 from sessions_app.sessions import NewSession
 from usage.fields import from_picodollars, usd_text
@@ -111,9 +112,12 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
 
 
 def _check_as_chat(body: Mapping[str, Any]) -> None:
-    """Raises InvalidRequest where a chat would."""
+    """Raises InvalidRequest where a chat would. Tools that are named stand for definitions, which
+    are looked up at each turn."""
     names = ("temperature", "max_tokens", "tools")
     asked = {name: body[name] for name in names if body.get(name) is not None}
+    if isinstance(asked.get("tools"), list):
+        asked["tools"] = [tool for tool in asked["tools"] if not is_name(tool)]
     try:
         msgspec.convert({**asked, "messages": [{"role": "user", "content": ""}]}, ChatParams)
     except msgspec.ValidationError as error:

@@ -12,7 +12,8 @@ from chat.errors import Conflict, InvalidRequest
 from chat.parsing import parse_object
 from events_app.publishing import publish
 from gateway_api.answers import AnyAnswer, json_answer
-from gateway_api.async_view import read_parsed
+from gateway_api.async_view import parse_apart, read_json_body, read_parsed
+from gateway_api.named_tools import with_definitions
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import read_changes, read_new, told, told_message
 from gateway_api.own import OwnView
@@ -25,7 +26,17 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 
 
-class SessionsView(OwnView):
+class _SavingView(OwnView):
+    """One that is told what a session is to be."""
+
+    async def _said(self, request: Request) -> dict[str, Any]:
+        """The body. Raises InvalidRequest for the name of no tool that the caller may use."""
+        raw = await read_json_body(request)
+        await with_definitions(raw, self.caller, form="chat")
+        return await parse_apart(raw, parse_object)
+
+
+class SessionsView(_SavingView):
     """The caller's own sessions, the newest first."""
 
     @extend_schema(
@@ -60,7 +71,7 @@ class SessionsView(OwnView):
         tags=schema.TAG,
     )
     async def post(self, request: Request) -> AnyAnswer:
-        new = await read_parsed(request, lambda raw: read_new(parse_object(raw)))
+        new = read_new(await self._said(request))
         try:
             row = await self.own(sessions.make, new)
         except SessionExists:
@@ -73,7 +84,7 @@ class SessionsView(OwnView):
         return json_answer(told(row), status=201)
 
 
-class SessionView(OwnView):
+class SessionView(_SavingView):
     """One session."""
 
     @extend_schema(
@@ -111,7 +122,7 @@ class SessionView(OwnView):
         tags=schema.TAG,
     )
     async def patch(self, request: Request, session_id: str) -> AnyAnswer:
-        changes = await read_parsed(request, lambda raw: read_changes(parse_object(raw)))
+        changes = read_changes(await self._said(request))
         return json_answer(told(await self.own(sessions.change, session_id, changes)))
 
     @extend_schema(

@@ -50,6 +50,7 @@ def configured(model: Upstream) -> dict[str, Any]:
         {"provider": "scripted", "model": "tiny", "context_window": 600},
         {"provider": "scripted", "model": "gpt-4o-mini", "price": {"input": 1, "output": 2}},
     ]
+    found["tools"] = [{"name": "ask_user", "kind": "client", "parameters": {"type": "object"}}]
     found["keys"].append({"name": "other", "secret": OTHER})
     return found
 

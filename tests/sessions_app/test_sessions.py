@@ -85,6 +85,16 @@ def test_a_session_goes_on_with_another_provider_and_its_calls(
     assert last[1]["tool_calls"] == [call]
 
 
+def test_a_sessions_tools_may_be_names(ask: Ask, upstream: Upstream) -> None:
+    session = begin(ask, tools=["ask_user", WEATHER])
+    assert ask("GET", f"/{session}").json()["tools"] == ["ask_user", WEATHER]
+    assert ask("POST", f"/{session}/chat", said("Hi")).status == 200
+    names = [tool["function"]["name"] for tool in upstream.asked[-1].json()["tools"]]
+    assert names == ["ask_user", "weather"]
+    unknown = ask("POST", "", {"tools": ["nobody_has_it"]})
+    assert (unknown.status, unknown.json()["error"]["code"]) == (400, "tool_not_found")
+
+
 def test_the_ledger_the_events_and_the_session_agree(ask: Ask, keeper: Gateway) -> None:
     session = begin(ask)
     ask("POST", f"/{session}/chat", said("One."))
