@@ -15,6 +15,7 @@ from gateway_site.storage import data_directory, secret_keys
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = data_directory(BASE_DIR)
+VERSION = __version__
 
 # --- secrets and hosts ------------------------------------------------------------------------
 SECRET_KEY, *SECRET_KEY_FALLBACKS = secret_keys(DATA_DIR)

@@ -46,9 +46,7 @@ TOKENS = Family(
     ("provider", "model", "kind"),
 )
 COST = Family("cost_usd", "US dollars, of priced requests.", ("provider", "model"), 10**12)
-UNPRICED = Family(
-    "unpriced_requests", "Requests whose price is unknown.", ("provider", "model")
-)
+UNPRICED = Family("unpriced_requests", "Requests whose price is unknown.", ("provider", "model"))
 ATTEMPTS = Family("upstream_attempts", "Attempts at upstreams.", ("provider", "model"))
 RETRIES = Family("retries", "Attempts that were followed by one at the same target.", ("provider",))
 FALLBACKS = Family("fallbacks", "Targets given up for the next.", ("from_provider", "to_provider"))
