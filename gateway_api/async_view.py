@@ -21,9 +21,11 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from chat.errors import (
+    AuthenticationFailed,
     GatewayError,
     InvalidRequest,
     MethodNotAllowed,
+    RateLimited,
     RequestTimeout,
     RequestTooLarge,
     UnsupportedMediaType,
@@ -32,6 +34,8 @@ from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.errors import as_gateway_error, error_answer
 from keys.authentication import CallerAuthentication, IsCaller, header, identify
 from keys.caller import Caller
+from usage.metering import AUTH_FAILURES, REFUSALS
+from usage.tally import note
 
 LARGE = 1 << 20
 """Bytes of a body that takes longer to parse than others should wait."""
@@ -55,6 +59,8 @@ _AUTHENTICATORS = [CallerAuthentication()]
 _PARSERS = [JSONParser()]
 _PERMISSIONS = [IsCaller()]
 _NEGOTIATOR = FirstRenderer()
+_NOTED = {AuthenticationFailed: AUTH_FAILURES, RateLimited: REFUSALS}
+"""What is counted because no line of the journal tells of it."""
 
 
 class AsyncAPIView(APIView):
@@ -107,7 +113,10 @@ class AsyncAPIView(APIView):
             self.initial(self.request, *args, **kwargs)
             answer = await self._handler(request.method or "")(self.request, *args, **kwargs)
         except Exception as error:  # an edge: whatever happens is told in the wire's own format
-            answer = self.explain(as_gateway_error(error))
+            failure = as_gateway_error(error)
+            if type(failure) in _NOTED:
+                note(_NOTED[type(failure)])
+            answer = self.explain(failure)
         finally:
             # DRF's request holds itself and us in there: a cycle for the collector.
             self.request.parser_context.clear()

@@ -56,6 +56,7 @@ class Call:
     endpoint: str
     started: float
     session_id: str = ""
+    traceparent: str = ""
 
 
 def estimate_prompt(request: InferenceRequest) -> int:
@@ -108,6 +109,7 @@ class Exchange:
             prompt_tokens_estimate=estimate_prompt(call.request),
             has_tools=isinstance(call.request, ChatRequest) and call.request.has_tools,
             worker=self.journal.name,
+            traceparent=call.traceparent,
         )
         self._note_target()
         self.dispatch.watcher = self
@@ -130,6 +132,7 @@ class Exchange:
             self.note_waste(error)
         counts, estimated = self._counts(status)
         self._note_target()
+        ended = time.perf_counter()
         closed = self._opened.end(
             status=status,
             counts=counts,
@@ -137,8 +140,10 @@ class Exchange:
             attempts=self.dispatch.attempts,
             error_code=code,
             finish_reason=self.finish_reason or "",
-            duration_ms=self._milliseconds_until(time.perf_counter()) or 0,
+            duration_ms=self._milliseconds_until(ended) or 0,
             time_to_first_token_ms=self._milliseconds_until(self.first_token_at),
+            overhead_us=self._overhead_us(self.first_token_at or ended),
+            upstream_us=round(self.dispatch.waited_s * 1_000_000),
             earlier=self.earlier,
         )
         if closed.cost_picodollars is not None:
@@ -184,6 +189,11 @@ class Exchange:
 
     def _milliseconds_until(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.call.started) * 1000)
+
+    def _overhead_us(self, answered: float) -> int:
+        """What passed until an answer began and was no waiting for upstreams or tools."""
+        spent = answered - self.call.started - self.dispatch.waited_s
+        return max(0, round(spent * 1_000_000))
 
     def note_waste(self, error: GatewayError) -> None:
         """Takes what an answer that came as a failure has used off the failure."""

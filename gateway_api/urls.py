@@ -11,12 +11,14 @@ from gateway_api.anthropic.views import (
 )
 from gateway_api.native.events import EventStreamView
 from gateway_api.native.health import LiveView, ReadyView
+from gateway_api.native.metrics import MetricsView
 from gateway_api.native.provider_test import ProviderTestView
 from gateway_api.native.providers import ProviderModelsView, ProvidersView
 from gateway_api.native.session_chat import SessionChatView
 from gateway_api.native.session_compaction import CompactSessionView
 from gateway_api.native.session_transfer import ExportSessionView, ImportSessionView
 from gateway_api.native.sessions import ForkSessionView, SessionsView, SessionView
+from gateway_api.native.status import StatusView
 from gateway_api.native.structured import StructuredView
 from gateway_api.native.tools import RegisterToolView, ToolsView, ToolView
 from gateway_api.native.usage import UsageSummaryView, UsageView
@@ -119,6 +121,8 @@ urlpatterns = [
     path("api/show", ShowView.as_view()),
     path("api/ps", RunningView.as_view()),
     path("api/version", VersionView.as_view()),
+    path("v1/status", StatusView.as_view()),
+    path("metrics", MetricsView.as_view()),
     path("livez", LiveView.as_view()),
     path("readyz", ReadyView.as_view()),
     path("v1/<path:rest>", UnknownAddressView.as_view()),

@@ -15,6 +15,7 @@ import asyncio
 import io
 import logging
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -44,6 +45,8 @@ TICKS = 5
 MAX_DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_TIMEOUT_S = 10.0
 _MAX_HOSTS = 256
+_TRACES = bool(settings.TRACES_ENDPOINT)
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class LeanRequest(ASGIRequest):
@@ -68,6 +71,7 @@ class LeanRequest(ASGIRequest):
         self.body_due = math.inf
         self.started = time.perf_counter()
         self.request_id = _request_id(self._fields.get(b"x-request-id"))
+        self.traceparent = _traceparent(self._fields.get(b"traceparent"))
 
     def __getattr__(self, name: str) -> Any:
         if "META" in self.__dict__:
@@ -159,6 +163,13 @@ def _request_id(offered: bytes | None) -> str:
     if offered and len(offered) <= 128 and all(0x21 <= byte <= 0x7E for byte in offered):
         return str(offered, "ascii")
     return f"req_{new_id()}"
+
+
+def _traceparent(offered: bytes | None) -> str:
+    """The caller's span where it may become a parent of ours."""
+    if offered is None or not _TRACES or not _TRACEPARENT.fullmatch(offered):
+        return ""
+    return str(offered, "ascii")
 
 
 class Departure:

@@ -1,5 +1,6 @@
 """What runs beside the requests of a worker: one thread that follows the configuration, one that
-empties the journal into the database, one that deletes expired events.
+empties the journal into the database, one that tells how the worker is, one that deletes expired
+events.
 
 Threads, not tasks: a database that does not answer must not stop the event loop, and daphne has no
 place to start tasks. Several, because a slow flush must not delay a revocation.
@@ -14,20 +15,27 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, Error, connection
+from django.utils import timezone
 
 from events_app.publishing import install_sink, publish
 from events_app.retention import prune_expired
 from gateway_api.resources import install_journal
+from gateway_site import __version__
+from gateway_site.tracing import Traces, start_tracing
 from keys.ring import ring
-from providers import snapshot
+from providers import health, snapshot
 from providers.snapshot import Snapshot
 from tools_app import snapshot as tools
+from usage.heartbeat import Configured, Heartbeat
 from usage.journal import Journal
 from usage.pricing import load_catalogue
+from usage.recent import Recent
 from usage.recorder import Recorder
+from usage.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ class Background:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._journal: Journal | None = None
+        self._traces: Traces | None = None
 
     def start(self) -> None:
         """Opens the journal, reads the configuration and starts the threads; once. Raises OSError
@@ -63,10 +72,19 @@ class Background:
             install_sink(self._journal.note)
             Follower().step()
             connection.close()
-            recorder = Recorder(self._journal)
+            tally = Tally(settings.DATA_DIR / "metrics", self._journal.name)
+            recent = Recent()
+            traces = start_tracing()
+            listeners = [recent.add, *([traces.tell] if traces is not None else [])]
+            recorder = Recorder(self._journal, tally, listeners)
+            heartbeat = Heartbeat(
+                tally.directory, self._journal, recorder, recent, _about(), _configured, _providers
+            )
+            self._traces = traces
             self._threads = [
                 self._thread("configuration", Follower().step, POLL_S),
                 self._thread("recorder", recorder.flush, POLL_S, recorder.stop),
+                self._thread("heartbeat", heartbeat.step, POLL_S, heartbeat.stop),
                 self._thread("retention", prune_expired, PRUNE_EVERY_S),
                 threading.Thread(target=load_catalogue, name="price-catalogue", daemon=True),
             ]
@@ -86,6 +104,8 @@ class Background:
             install_sink(None)
             if self._journal is not None:
                 self._journal.shut()
+            if self._traces is not None:
+                self._traces.stop()
             self.running = False
 
     def _thread(
@@ -108,6 +128,23 @@ class Background:
             connection.close()
 
         return threading.Thread(target=run, name=name, daemon=True)
+
+
+def _about() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname()[:100],
+        "pid": os.getpid(),
+        "version": __version__,
+        "started_at": timezone.now(),
+    }
+
+
+def _configured() -> Configured:
+    return Configured(snapshot.current().revision, ring.confirmed_ago_s())
+
+
+def _providers() -> dict[str, Any]:
+    return {name: list(each) for name, each in health.checked(snapshot.current()).items()}
 
 
 class Follower:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_network
 from math import ceil
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest
@@ -21,6 +20,7 @@ from django.utils import timezone
 from unfold.forms import AuthenticationForm
 
 from gateway_site.models import LoginAttempts
+from keys import addresses
 
 MAX_FAILURES = 5
 WINDOW = timedelta(minutes=15)
@@ -67,27 +67,8 @@ def caller_digest(username: str, address: str) -> str:
 
 
 def client_address(request: HttpRequest) -> str:
-    """Where a request came from: the last hop of `X-Forwarded-For` that no proxy of ours added, and
-    the peer itself unless it is one of TRUSTED_PROXIES. Of IPv6 the /64 its owner has for himself.
-    """
-    forwarded = request.headers.get("x-forwarded-for", "").split(",")
-    hops = [*forwarded, request.META.get("REMOTE_ADDR", "")]
-    nearest: IPv4Address | IPv6Address | None = None
-    for hop in reversed(hops):
-        address = _parse(hop)
-        if address is None:
-            break  # what stands before it was written by somebody we cannot name
-        nearest = address
-        if not any(address in network for network in settings.TRUSTED_PROXIES):
-            break
-    if isinstance(nearest, IPv6Address):
-        return str(ip_network((nearest, 64), strict=False))
-    return str(nearest or "")
-
-
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.strip())
-    except ValueError:
-        return None
-    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+    """Where a request came from; of IPv6 the /64 its owner has for himself."""
+    address = addresses.client_address(request)
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address, 64), strict=False))
+    return str(address or "")

@@ -15,6 +15,7 @@ from gateway_site.storage import data_directory, secret_keys
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = data_directory(BASE_DIR)
+VERSION = __version__
 
 # --- secrets and hosts ------------------------------------------------------------------------
 SECRET_KEY, *SECRET_KEY_FALLBACKS = secret_keys(DATA_DIR)
@@ -42,6 +43,11 @@ KEY_GRACE_S = env.number("ABSTRACTCORE_KEY_GRACE", 3600)
 JOURNAL_MAX_BYTES = int(env.number("ABSTRACTCORE_JOURNAL_MAX_BYTES", 1 << 30, least=1 << 20))
 EVENTS_RETENTION_DAYS = env.number("ABSTRACTCORE_EVENTS_RETENTION", 7, least=0.01)
 TRUSTED_PROXIES = env.networks("ABSTRACTCORE_TRUSTED_PROXIES")
+METRICS_ALLOW = env.networks("ABSTRACTCORE_METRICS_ALLOW")
+TRACES_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""Where spans are sent by OTLP over HTTP; empty for nowhere."""
+if not TRACES_ENDPOINT and (_collector := env.text("OTEL_EXPORTER_OTLP_ENDPOINT")):
+    TRACES_ENDPOINT = f"{_collector.rstrip('/')}/v1/traces"
 
 # --- Django -----------------------------------------------------------------------------------
 INSTALLED_APPS = [

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from django.http import HttpRequest
 
-_FORWARDING = ("HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_VIA")
+from keys.addresses import is_forwarded
 
 
 def is_local(request: HttpRequest) -> bool:
@@ -21,8 +21,7 @@ def is_local(request: HttpRequest) -> bool:
     return (
         _is_loopback(meta.get("REMOTE_ADDR", ""))
         and _is_loopback(_hostname(f"//{host}"))
-        and not any(name in meta for name in _FORWARDING)
-        and not any(name.startswith("HTTP_X_FORWARDED") for name in meta)
+        and not is_forwarded(request)
         and meta.get("HTTP_SEC_FETCH_SITE", "none") in ("none", "same-origin")
         and meta.get("HTTP_ORIGIN", f"http://{host}") == f"http://{host}"
     )

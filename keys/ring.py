@@ -49,6 +49,10 @@ class KeyRing:
         self._confirmed_at = time.monotonic()
         self._database_away = False
 
+    def confirmed_ago_s(self) -> float:
+        """How long ago `confirm` was called."""
+        return time.monotonic() - self._confirmed_at
+
     def lose(self) -> None:
         """The database could not be asked."""
         self._database_away = True

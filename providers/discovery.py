@@ -109,6 +109,11 @@ async def list_models(
     return await asyncio.shield(task)
 
 
+def begin(provider: ProviderFacts, http: HttpClient) -> None:
+    """Has one usable provider asked, and waits for nothing."""
+    _ask_once(provider, http)
+
+
 def _is_servable(listing: Listing) -> bool:
     return listing.error is None and listing.age_s() < OLDEST * settings.DISCOVERY_TTL_S
 

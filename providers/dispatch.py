@@ -59,7 +59,8 @@ class Watcher(Protocol):
 @dataclass(slots=True)
 class Dispatch:
     """One request on its way to one of a plan's targets. `attempts` and `target` tell how far it
-    came, also after a failure; `waited_s` is the time spent waiting for upstreams."""
+    came, also after a failure; `waited_s` is the time spent waiting for upstreams, with the
+    pauses between attempts."""
 
     snapshot: Snapshot
     http: HttpClient
@@ -173,6 +174,7 @@ class Dispatch:
             finally:
                 self.waited_s += time.perf_counter() - started
             await asyncio.sleep(pause)
+            self.waited_s += pause
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -24,7 +24,16 @@ from pathlib import Path
 
 import pytest
 
-OWN_PREFIXES = ("ABSTRACTCORE_", "ANTHROPIC_", "DJANGO_", "HF_", "LMSTUDIO_", "OLLAMA_", "OPENAI_")
+OWN_PREFIXES = (
+    "ABSTRACTCORE_",
+    "ANTHROPIC_",
+    "DJANGO_",
+    "HF_",
+    "LMSTUDIO_",
+    "OLLAMA_",
+    "OPENAI_",
+    "OTEL_",
+)
 OWN_NAMES = ("DATABASE_URL", "DATABASE_URL_FILE", "REDIS_URL", "REDIS_URL_FILE")
 
 

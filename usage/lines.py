@@ -36,6 +36,8 @@ class Request(Struct, kw_only=True, omit_defaults=True, tag_field="line", gc=Fal
     stream: bool
     price: UnitPrices | None = None
     worker: str = ""
+    traceparent: str = ""
+    """The caller's span, as W3C's header names it; not in the ledger."""
 
 
 class Spent(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -88,6 +90,8 @@ class Opened(Request, tag="opened", kw_only=True, gc=False):
         finish_reason: str = "",
         duration_ms: int = 0,
         time_to_first_token_ms: int | None = None,
+        overhead_us: int | None = None,
+        upstream_us: int | None = None,
         earlier: Spent | None = None,
     ) -> Closed:
         """The line that closes this one, with the cost of `counts` at the prices of `price` and
@@ -113,6 +117,7 @@ class Opened(Request, tag="opened", kw_only=True, gc=False):
             stream=self.stream,
             price=price,
             worker=self.worker,
+            traceparent=self.traceparent,
             status=status,
             error_code=error_code,
             finish_reason=finish_reason,
@@ -126,6 +131,8 @@ class Opened(Request, tag="opened", kw_only=True, gc=False):
             cost_picodollars=picodollars,
             duration_ms=duration_ms,
             time_to_first_token_ms=time_to_first_token_ms,
+            overhead_us=overhead_us,
+            upstream_us=upstream_us,
         )
 
 
@@ -165,6 +172,11 @@ class Closed(Request, tag="closed", kw_only=True, gc=False):
     """None where the price is unknown."""
     duration_ms: int = 0
     time_to_first_token_ms: int | None = None
+    overhead_us: int | None = None
+    """What the gateway itself took until it answered; with the next, not in the ledger. Both are
+    None where the worker was killed."""
+    upstream_us: int | None = None
+    """Waited for upstreams, until the first good chunk of a stream."""
 
 
 Line = Opened | Progress | Closed | EventLine

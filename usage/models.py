@@ -101,3 +101,34 @@ class HourlyUsage(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H:00} {self.key} {self.provider}/{self.model}"
+
+
+class Worker(models.Model):
+    """A worker process as it was when it last wrote its row: what `/v1/status` adds up.
+
+    `name` is its journal's. `seen_at` is the database's own time, so that machines with different
+    clocks agree on who lives. `latencies` are counts by minute and bucket (`usage.recent`),
+    `providers` what its providers answered last: status, number of models, seconds since 1970.
+    """
+
+    name = models.CharField(max_length=100, primary_key=True)
+    host = models.CharField(max_length=100)
+    pid = models.PositiveIntegerField()
+    version = models.CharField(max_length=40)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    config_revision = models.BigIntegerField()
+    config_checked_s = models.FloatField(default=0)
+    """How long before `seen_at` the worker last found its configuration to be the database's."""
+    in_flight = models.PositiveIntegerField(default=0)
+    queue_depth = models.PositiveIntegerField(default=0)
+    queue_behind_s = models.FloatField(default=0)
+    journal_bytes = models.BigIntegerField(default=0)
+    latencies = models.JSONField(default=dict)
+    providers = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["started_at", "name"]
+
+    def __str__(self) -> str:
+        return self.name

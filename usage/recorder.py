@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,9 @@ from usage.journal import (
     take_lock,
 )
 from usage.lines import Closed, Line, Opened, Progress, decode, interrupted, is_progress
+from usage.models import Worker
+from usage.tally import Tally
+from usage.tally import names as tally_names
 from usage.told import events_of
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ ADOPT_EVERY_S = 10.0
 FLUSH_S = 0.25
 """How long one flush may take: the backlog of an outage must not hold up a stop."""
 
+Listener = Callable[[Sequence[Line]], None]
+
 REFUSED = (DataError, IntegrityError, ArithmeticError, ValueError)
 """What a database says of a row it will never take, and what is raised before it is asked."""
 
@@ -40,11 +45,21 @@ REFUSED = (DataError, IntegrityError, ArithmeticError, ValueError)
 class Recorder:
     """Empties one worker's journal, and those whose worker is dead, into the database."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self, journal: Journal, tally: Tally | None = None, listeners: Iterable[Listener] = ()
+    ) -> None:
+        """`listeners` are told what the tally counts: each line once, as it was recorded."""
         self._journal = journal
+        self._tally = tally
+        self._listeners = tuple(listeners)
         self._adoption: Generator[None] | None = None
         self._next_adoption = 0.0
         self._away = False
+        self._caught_up_at = time.monotonic()
+
+    def behind_s(self) -> float:
+        """For how long what the worker's journal holds has not been recorded whole."""
+        return time.monotonic() - self._caught_up_at if self._journal.depth() else 0.0
 
     def flush(self, *, seconds: float = FLUSH_S) -> bool:
         """Records what was closed before this call; returns whether all of it is recorded now.
@@ -62,6 +77,8 @@ class Recorder:
             return False
         finally:
             close_old_connections()
+            if self._tally is not None:
+                self._tally.count_noted()
 
     def adopt_orphans(self, *, seconds: float = FLUSH_S) -> bool:
         """Looks for dead workers' journals now; else as `flush`."""
@@ -81,14 +98,23 @@ class Recorder:
     def _empty_own(self, deadline: float) -> bool:
         while stretch := self._journal.read():
             lines = self._decoded_all(stretch.lines)
-            self._journal.forget(stretch, self._record(lines))
+            refused = self._record(lines)
+            if self._tally is not None:
+                self._pass_on(self._tally.count_own(lines, refused))
+            self._journal.forget(stretch, sum(isinstance(line, Closed) for line in lines))
             if stretch.is_last:
+                self._caught_up_at = time.monotonic()
                 # What was closed meanwhile waits for the next flush: under load this would go on
                 # in ever smaller transactions, each of which fights the event loop for its lock.
                 return True
             if time.monotonic() > deadline:
                 return False
+        self._caught_up_at = time.monotonic()
         return True
+
+    def _pass_on(self, counted: Sequence[Line]) -> None:
+        for listener in self._listeners:
+            listener(counted)
 
     def _decoded_all(self, lines: Iterable[bytes]) -> list[Line]:
         found = (self._decoded(line) for line in lines if not is_progress(line))
@@ -127,6 +153,8 @@ class Recorder:
         self._journal.other_bytes = sum(
             _size(path) for name in names for path in segments(directory, name)
         )
+        if self._tally is not None:
+            names |= tally_names(self._tally.directory) - {self._journal.name}
         for name in sorted(names):
             try:
                 fd = take_lock(directory, name)
@@ -134,6 +162,9 @@ class Recorder:
                 continue  # its worker lives, or a peer adopts it
             try:
                 yield from self._adopt_one(name)
+                Worker.objects.filter(name=name).delete()
+                if self._tally is not None:
+                    self._tally.absorb(name, journals=journals(directory))
                 lock_path(directory, name).unlink(missing_ok=True)
             finally:
                 os.close(fd)
@@ -144,6 +175,8 @@ class Recorder:
         paths = segments(self._journal.directory, name)
         opened: dict[str, Opened] = {}
         progress: dict[str, Progress] = {}
+        if self._tally is not None:
+            self._tally.begin(name, (line for path in paths for line in _lines(path)))
         for path in paths:
             for lines in _stretches(path):
                 decoded = [line for line in map(self._decoded, lines) if line is not None]
@@ -156,23 +189,28 @@ class Recorder:
                         case Closed():
                             opened.pop(line.id, None)
                             progress.pop(line.id, None)
-                self._record(decoded)
+                refused = self._record(decoded)
+                if self._tally is not None:
+                    self._pass_on(self._tally.count_orphan(decoded, name, refused))
                 yield
         if opened:
             logger.warning("%d requests of the worker %s were cut off.", len(opened), name)
-        self._record([interrupted(line, progress.get(line.id)) for line in opened.values()])
+        ended = [interrupted(line, progress.get(line.id)) for line in opened.values()]
+        refused = self._record(ended)
+        if self._tally is not None:
+            self._pass_on(self._tally.end(ended, name, refused))
         for path in paths:
             path.unlink(missing_ok=True)
 
     # --- rows ---------------------------------------------------------------------------------
 
-    def _record(self, lines: Sequence[Line]) -> int:
-        """Records what was closed in the lines, then what they tell; returns how many were closed.
-        Raises django.db.Error when the database is away, or takes none of several records."""
-        closed = [line for line in lines if isinstance(line, Closed)]
-        self._record_closed(closed)
+    def _record(self, lines: Sequence[Line]) -> frozenset[str]:
+        """Records what was closed in the lines, then what they tell; returns the ids of what was
+        put aside. Raises django.db.Error when the database is away, or takes none of several
+        records."""
+        refused = self._record_closed([line for line in lines if isinstance(line, Closed)])
         self._tell([event for line in lines for event in events_of(line)])
-        return len(closed)
+        return refused
 
     def _tell(self, events: Sequence[EventLine]) -> None:
         """Apart from the records, in a transaction that can be short: one worker at a time has
@@ -193,19 +231,21 @@ class Recorder:
             except REFUSED as error:
                 logger.error("An event of the type %s was refused: %s", event.type, error)
 
-    def _record_closed(self, lines: Sequence[Closed]) -> None:
+    def _record_closed(self, lines: Sequence[Closed]) -> frozenset[str]:
+        refused: frozenset[str] = frozenset()
         if not lines:
-            return
+            return refused
         try:
             insertion.record(lines)
         except REFUSED as error:
             if len(lines) == 1:
                 self._reject(msgspec.json.encode(lines[0]), error)
-                return
-            self._record_singly(lines)
+                return frozenset([lines[0].id])
+            refused = self._record_singly(lines)
         self._tell_return()
+        return refused
 
-    def _record_singly(self, lines: Sequence[Closed]) -> None:
+    def _record_singly(self, lines: Sequence[Closed]) -> frozenset[str]:
         refused: list[tuple[Closed, Exception]] = []
         for line in lines:
             try:
@@ -217,6 +257,7 @@ class Recorder:
             raise Error("The database takes no usage record.") from refused[0][1]
         for line, cause in refused:
             self._reject(msgspec.json.encode(line), cause)
+        return frozenset(line.id for line, _ in refused)
 
     def _reject(self, line: bytes, error: Exception) -> None:
         """Keeps a line aside that cannot become a record. In a file named `<any>-0.jsonl` in the
@@ -245,6 +286,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _lines(path: Path) -> Generator[bytes]:
+    for lines in _stretches(path):
+        yield from lines
 
 
 def _stretches(path: Path) -> Generator[list[bytes]]:

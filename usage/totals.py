@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from time import monotonic
 
 from django.db.models import QuerySet, Sum
 
@@ -45,6 +46,29 @@ def add_up(rows: QuerySet[HourlyUsage]) -> Totals:
     sums = rows.aggregate(**{name: Sum(name) for name in (*_COUNTS, "cost_usd")})
     counts = {name: int(sums[name] or 0) for name in _COUNTS}
     return Totals(cost_usd=sums["cost_usd"] or Decimal(), **counts)
+
+
+_earlier: tuple[datetime, float, int] | None = None
+"""Requests before a moment, and when they were counted (`time.monotonic`)."""
+RECOUNT_S = 600.0
+
+
+def all_requests() -> int:
+    """Requests since the ledger began. Those of the days before yesterday are counted every
+    RECOUNT_S only: what an outage has held back for so long appears with that delay."""
+    global _earlier
+    before = start_of(datetime.now(UTC).date() - timedelta(days=1))
+    known = _earlier
+    if known is None or known[0] != before or monotonic() - known[1] > RECOUNT_S:
+        rows = HourlyUsage.objects.filter(hour__lt=before)
+        known = _earlier = before, monotonic(), add_up(rows).requests
+    return known[2] + add_up(HourlyUsage.objects.filter(hour__gte=before)).requests
+
+
+def cost_today(owner: str | None) -> Decimal:
+    """What a key's requests of this UTC day cost, everyone's for None; without unpriced ones."""
+    rows = HourlyUsage.objects.filter(hour__gte=start_of(datetime.now(UTC).date()))
+    return add_up(rows if owner is None else rows.filter(key=owner)).cost_usd
 
 
 def cost_text(cost_usd: Decimal, *, requests: int, unpriced_requests: int) -> str:

@@ -102,6 +102,7 @@ def _call(view: AnthropicView, request: ChatRequest, endpoint: str) -> Call:
         wire="anthropic",
         endpoint=endpoint,
         started=http_request.started,
+        traceparent=http_request.traceparent,
     )
 
 

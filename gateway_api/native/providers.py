@@ -16,6 +16,7 @@ from gateway_api.resources import configuration, http_client
 from gateway_api.schemas import only
 from keys.caller import Caller
 from providers import discovery
+from providers.health import status_of
 from providers.listings import Listing
 from providers.snapshot import ProviderFacts, Snapshot, Target, capabilities_of
 from usage.summaries import rfc3339
@@ -23,9 +24,6 @@ from usage.summaries import rfc3339
 MODELS_SHOWN = 10
 SHOWN_CAPABILITIES = ("tools", "vision", "streaming", "structured_output", "embeddings")
 STATUSES = ("healthy", "degraded", "unavailable", "not_configured", "disabled")
-
-ANSWERS_OTHERWISE = frozenset({404, 405, 429, 501})
-"""What an upstream says that is there, but does not list its models, or not now: chat may work."""
 
 _REASONS = {
     "auth": "The provider refuses the gateway's credential.",
@@ -121,12 +119,12 @@ class ProviderModelsView(AsyncAPIView):
             raise NotFound(f"There is no provider '{name[:100]}'.", code="provider_not_found")
         if not provider.usable:
             why = _why_unusable(provider, self.caller)
-            raise _not_listed(provider, _status(provider, None), why)
+            raise _not_listed(provider, status_of(provider, None), why)
         refresh = wants_refresh(request, self.caller)
         listing = await discovery.list_models(provider, http_client(), refresh=refresh)
         if listing.error is not None:
             why = _reason(listing, self.caller)
-            raise _not_listed(provider, _status(provider, listing), why)
+            raise _not_listed(provider, status_of(provider, listing), why)
         models = [target.model for target in _usable_targets(current, provider, self.caller)]
         return json_answer({"provider": name, "models": models, "count": len(models)})
 
@@ -150,7 +148,7 @@ def _described(
     return {
         "name": provider.name,
         "kind": provider.kind,
-        "status": _status(provider, listing),
+        "status": status_of(provider, listing),
         "models": [target.model for target in targets[:MODELS_SHOWN]],
         "model_count": len(targets),
         "capabilities": _capabilities(provider, targets),
@@ -168,17 +166,6 @@ def _usable_targets(current: Snapshot, provider: ProviderFacts, caller: Caller) 
         for target, _ in discovery.offered(current, provider)
         if caller.may_use(target.public_name)
     ]
-
-
-def _status(provider: ProviderFacts, listing: Listing | None) -> str:
-    if not provider.enabled:
-        return "disabled"
-    if provider.problem is not None:
-        return "not_configured"
-    if listing is not None and listing.error is None:
-        return "healthy"
-    answers = listing is not None and listing.upstream_status in ANSWERS_OTHERWISE
-    return "degraded" if answers else "unavailable"
 
 
 def _why_unusable(provider: ProviderFacts, caller: Caller) -> str:

@@ -40,6 +40,7 @@ class _AnsweringView(OllamaView):
             wire="ollama",
             endpoint=self.endpoint,
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         generate = self.endpoint == "generate"

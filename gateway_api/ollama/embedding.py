@@ -41,6 +41,7 @@ class _EmbeddingView(OllamaView):
             wire="ollama",
             endpoint="embed",
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         reply = await pipeline.answer(exchange, lambda adapter: adapter.embed(asked))

@@ -43,6 +43,7 @@ class ChatCompletionsView(AsyncAPIView):
             wire="openai",
             endpoint="chat.completions",
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if chat_request.stream:

@@ -42,6 +42,7 @@ class CompletionsView(AsyncAPIView):
             wire="openai",
             endpoint="completions",
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         if asked.stream:

@@ -36,6 +36,7 @@ class EmbeddingsView(AsyncAPIView):
             wire="openai",
             endpoint="embeddings",
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         reply = await pipeline.answer(exchange, lambda adapter: adapter.embed(asked))

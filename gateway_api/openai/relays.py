@@ -69,6 +69,7 @@ class RelayView(AsyncAPIView):
             wire="openai",
             endpoint=endpoint,
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         configuration = pipeline.configuration_in_force()
         http = http_client()

@@ -68,6 +68,7 @@ class ResponsesView(AsyncAPIView):
             wire="openai",
             endpoint="responses",
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(
             call, http=http_client(), journal=journal(), narrow=prepared.narrow
