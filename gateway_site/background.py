@@ -80,6 +80,7 @@ class Background:
             heartbeat = Heartbeat(
                 tally.directory, self._journal, recorder, recent, _about(), _configured, _providers
             )
+            heartbeat.step()  # before the first request: a server that answers has a worker
             self._traces = traces
             self._threads = [
                 self._thread("configuration", Follower().step, POLL_S),

@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from keys.addresses import is_from
 from providers.outbound import parse_networks
 from tests.conftest import spare_database
-from tests.gateway import KEY, Gateway
+from tests.gateway import KEY, Gateway, wait_until
 from tests.operations.stage import ADMIN, configured, samples, status, total
 from tests.upstream import completion, scripted_upstream, whole
 
@@ -67,7 +67,9 @@ def test_each_is_for_whom_it_is_for(
     if expected != 200:
         assert answered.json()["error"]["type"] in ("authentication_error", "permission_error")
     assert asked.call("HEAD", path, headers=headers).status == expected
-    assert asked.call("POST", path, b"{}", headers={"authorization": f"Bearer {ADMIN}"}).status == 405
+    assert (
+        asked.call("POST", path, b"{}", headers={"authorization": f"Bearer {ADMIN}"}).status == 405
+    )
 
 
 def test_only_admins_are_told_of_machines(asked: Gateway) -> None:
@@ -82,7 +84,6 @@ def test_an_ordinary_key_is_told_its_own_cost(asked: Gateway) -> None:
     asked.chat(body, x_request_id="mine")
     asked.chat(body, authorization=f"Bearer {ADMIN}", x_request_id="theirs")
     row = asked.usage_row("mine")
-    whole_day = float(status(asked)["cost_usd_today"])
     asked.wait_for_rows(2)
     whole_day = float(status(asked)["cost_usd_today"])
     assert status(asked, KEY)["cost_usd_today"] == row["cost_usd"]
@@ -96,7 +97,6 @@ def test_refusals_are_counted(asked: Gateway) -> None:
     body = {"model": "smart", "messages": [{"role": "user", "content": "x"}]}
     for _ in range(3):
         asked.chat(body, authorization=f"Bearer {KEY}-slow")
-    from tests.gateway import wait_until
 
     def counted(name: str) -> float:
         return total(samples(asked), name) - total(before, name)
