@@ -272,6 +272,8 @@ LOGGING = {
         "django.server": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "uvicorn.access": {"level": "WARNING"},
+        # Each try of each batch, while a collector is away; that it failed is an error.
+        "opentelemetry.exporter": {"level": "ERROR"},
         # A traceback a second while Redis is away; the doorbell says it once.
         "channels_redis.pubsub": {"level": "CRITICAL"},
     },

@@ -24,6 +24,7 @@ from usage.models import FAILURES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
 logger = logging.getLogger(__name__)
@@ -62,14 +63,15 @@ def start_tracing() -> Traces | None:
     provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=settings.TRACES_ENDPOINT, timeout=5)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return Traces(provider)
+    return Traces(provider, exporter)
 
 
 class Traces:
     """`tell` is for the recorder's thread."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, exporter: SpanExporter) -> None:
         self._provider = provider
+        self._exporter = exporter
         self._tracer = provider.get_tracer("abstractcore-server", __version__)
         self._failed: dict[tuple[str, str], list[EventLine]] = {}
 
@@ -90,6 +92,8 @@ class Traces:
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(LAST_SECONDS)
+        if ending.is_alive():
+            self._exporter.shutdown()  # what waits is given up
 
     def _remember(self, line: EventLine) -> None:
         if len(self._failed) >= MAX_WAITING:
