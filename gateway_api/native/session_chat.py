@@ -61,7 +61,12 @@ class SessionChatView(OwnView):
         session = await self.own(transcripts.find, session_id)
         asked = await _read(request, session, self.caller)
         turn = SessionTurn(
-            self.caller, session, asked, http_request.request_id, http_request.started
+            self.caller,
+            session,
+            asked,
+            http_request.request_id,
+            http_request.started,
+            http_request.traceparent,
         )
         if asked.body.get("stream"):
             return await turn.stream()
@@ -120,6 +125,7 @@ class SessionTurn:
     asked: Asked
     request_id: str
     started: float
+    traceparent: str = ""
     left_out: int = 0
 
     async def complete(self) -> AnyAnswer:
@@ -225,6 +231,7 @@ class SessionTurn:
             wire="openai",
             endpoint=endpoint,
             started=self.started,
+            traceparent=self.traceparent,
             session_id=self.session.session_id,
         )
 

@@ -65,6 +65,7 @@ class CompactSessionView(OwnView):
                 wire="openai",
                 endpoint=endpoint,
                 started=http_request.started,
+                traceparent=http_request.traceparent,
                 session_id=session_id,
             )
 

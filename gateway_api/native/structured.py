@@ -68,6 +68,7 @@ class StructuredView(AsyncAPIView):
             wire="openai",
             endpoint="generate.structured",
             started=http_request.started,
+            traceparent=http_request.traceparent,
         )
         exchange = await pipeline.begin(call, http=http_client(), journal=journal())
         reply = await pipeline.complete(exchange)
