@@ -30,6 +30,7 @@ from chat.errors import (
     RequestTooLarge,
     UnsupportedMediaType,
 )
+from chat.parsing import parse_object
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer, json_answer
 from gateway_api.errors import as_gateway_error, error_answer
 from keys.authentication import CallerAuthentication, IsCaller, header, identify
@@ -176,6 +177,16 @@ async def parse_apart(raw: bytes, parse: Parse[Parsed]) -> Parsed:
     if len(raw) < LARGE:
         return parse(raw)
     return await asyncio.to_thread(parse, raw)
+
+
+async def read_optional(request: Request) -> dict[str, Any]:
+    """A JSON object that need not be there: no body says nothing. Raises what `read_json_body`
+    does, and InvalidRequest for what is no object."""
+    http_request: Any = request._request
+    length = header(http_request, "content-length")
+    if length in (None, "0") and header(http_request, "transfer-encoding") is None:
+        return {}
+    return await read_parsed(request, parse_object)
 
 
 async def read_json_body(request: Request) -> bytes:

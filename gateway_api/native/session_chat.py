@@ -24,8 +24,9 @@ from gateway_api.named_tools import with_definitions
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_compaction import summarise
 from gateway_api.native.session_fields import public_model
-from gateway_api.native.session_history import read_history, room_of
+from gateway_api.native.session_history import plan_of, read_history, room_for
 from gateway_api.native.session_reply import Listener, answer_of, bill_of, keep_turn
+from gateway_api.native.session_telling import told_to, with_summary
 from gateway_api.native.session_turn import see_through, turn_of
 from gateway_api.openai.chat import ChunkEncoder, told_in_band
 from gateway_api.openai.schema import CHAT_REQUEST, CHAT_RESPONSES
@@ -33,6 +34,7 @@ from gateway_api.own import OwnView, not_found
 from gateway_api.resources import http_client, journal
 from keys.caller import Caller
 from providers.database import in_database
+from providers.routing import Plan
 from sessions_app import transcripts
 from sessions_app.ids import Unknown
 from sessions_app.session_rows import Session, Truncation
@@ -99,6 +101,8 @@ async def _read(request: Request, session: Session, caller: Caller) -> Asked:
             code="invalid_value",
         )
     settings = session.read_settings()
+    if body.get("max_completion_tokens"):
+        settings.pop("max_tokens", None)  # the same limit by its other name
     system_prompt = settings.pop("system_prompt", None)
     if settings.get("tools") and "tools" not in body:
         defined = await with_definitions(
@@ -125,7 +129,7 @@ class SessionTurn:
     asked: Asked
     request_id: str
     started: float
-    traceparent: str = ""
+    traceparent: str
     left_out: int = 0
 
     async def complete(self) -> AnyAnswer:
@@ -138,9 +142,12 @@ class SessionTurn:
                     await self._charge(place, exchange)
                     raise
                 completion = orjson.loads(reply.body)
-                between = [Said(message) for message in completion.get("tool_messages") or ()]
-                answer = answer_of(exchange, completion["choices"][0]["message"])
-                said = [*map(Said, self.asked.messages), *between, answer]
+                answer = answer_of(
+                    exchange,
+                    completion["choices"][0]["message"],
+                    between=completion.get("tool_messages") or (),
+                )
+                said = [*map(Said, self.asked.messages), *answer]
                 await keep_turn(place, said, bill_of(exchange))
         except Unknown as unknown:
             raise not_found(unknown) from None
@@ -191,23 +198,26 @@ class SessionTurn:
             await self._charge(place, exchange)
             return
         said = [*map(Said, self.asked.messages), *part]
-        await see_through(keep_turn(place, said, bill_of(exchange)))
+        await keep_turn(place, said, bill_of(exchange))
 
     async def _charge(self, place: Place, exchange: Exchange) -> None:
         await see_through(in_database(transcripts.charge, place, bill_of(exchange)))
 
     async def _begin(self, place: Place) -> Exchange:
-        history = await self._history(place)
+        plan = await plan_of(self.caller, self.asked.body["model"])
+        history = await self._history(place, plan)
         self.left_out = history.left_out
         own = self.asked.body["messages"]
         at = len(own) - len(self.asked.messages)
-        earlier = [row.read() for row in history.messages]
-        body = {**self.asked.body, "messages": [*own[:at], *earlier, *own[at:]]}
+        providers = {target.provider.name for target in plan.targets}
+        earlier = told_to(providers, history.messages, in_loop=self.asked.answers_calls)
+        messages = with_summary([*own[:at], *earlier, *own[at:]])
+        body = {**self.asked.body, "messages": messages}
         request = await parse_apart(orjson.dumps(body), parse_chat_request)
         return await pipeline.begin(self._call(request), http=http_client(), journal=journal())
 
-    async def _history(self, place: Place) -> Transcript:
-        room = await room_of(self.caller, self.asked.body)
+    async def _history(self, place: Place, plan: Plan) -> Transcript:
+        room = room_for(plan, self.asked.body)
         policy, unfinished = self.asked.truncation, self.asked.answers_calls
         if policy == Truncation.SUMMARISE and room is not None:
             await self._sum_up(place, room.budget)

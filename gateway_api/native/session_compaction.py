@@ -10,17 +10,18 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from chat.errors import Conflict, InvalidRequest, UpstreamFailed
-from chat.parsing import parse_chat_request, parse_object
+from chat.parsing import parse_chat_request
 from chat.requests import ChatRequest
 from events_app.publishing import publish
 from gateway_api import pipeline
 from gateway_api.answers import AnyAnswer, json_answer
-from gateway_api.async_view import read_parsed
+from gateway_api.async_view import read_optional
 from gateway_api.exchange import Call
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import public_model, require_known, told
-from gateway_api.native.session_history import room_of
+from gateway_api.native.session_history import plan_of, room_for
 from gateway_api.native.session_reply import bill_of
+from gateway_api.native.session_telling import in_words
 from gateway_api.native.session_turn import lost, see_through, turn_of
 from gateway_api.own import OwnView, not_found
 from gateway_api.resources import http_client, journal
@@ -38,6 +39,7 @@ _ASKED = (
     "Sum up the conversation so far for whoever goes on with it: who the people are, what was "
     "decided, what is still open, names, numbers and wishes. Only the summary."
 )
+NOTHING = "nothing_to_compact"
 _LEAD = "Summary of the conversation so far:\n\n"
 
 
@@ -71,7 +73,7 @@ class CompactSessionView(OwnView):
 
         try:
             async with turn_of(self.caller.name, session_id) as place:
-                covered = await summarise(call, place, model, caller=self.caller)
+                covered = await _summarise_all(call, place, model, caller=self.caller)
         except Unknown as unknown:
             raise not_found(unknown) from None
         row = await self.own(transcripts.find, session_id)
@@ -79,7 +81,7 @@ class CompactSessionView(OwnView):
 
 
 async def _read(request: Request) -> dict[str, Any]:
-    body = await read_parsed(request, parse_object)
+    body = await read_optional(request)
     require_known(body, {"model"})
     if not isinstance(body.get("model", ""), str | None):
         raise InvalidRequest("'model' must be a string.", param="model", code="invalid_type")
@@ -98,17 +100,30 @@ def _beginning(messages: list[SessionMessage], budget: int) -> list[SessionMessa
     return messages
 
 
+async def _summarise_all(call: MakeCall, place: Place, model: str | None, *, caller: Caller) -> int:
+    """`summarise` until only the last turn is left. Raises Conflict where there was nothing."""
+    covered = await summarise(call, place, model, caller=caller)
+    while True:
+        try:
+            covered += await summarise(call, place, model, caller=caller)
+        except Conflict as conflict:
+            if conflict.code != NOTHING:
+                raise
+            return covered
+
+
 async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: Caller) -> int:
-    """Has all turns but the last one summed up; returns how many messages the summary covers. A
-    request of its own in the ledger. Raises GatewayError, and Conflict where there is nothing."""
+    """Has turns before the last one summed up, as many as the model takes at once; returns how
+    many messages the summary covers. A request of its own in the ledger. Raises GatewayError, and
+    Conflict where there is nothing."""
     begins = await in_database(transcripts.last_turn, place.session)
     before = await in_database(transcripts.read_before, place.session, begins or 0)
     asked = {"role": "user", "content": _ASKED}
-    room = await room_of(caller, {"model": model, "messages": [asked]})
+    room = room_for(await plan_of(caller, model), {"messages": [asked]})
     old = before.messages if room is None else _beginning(before.messages, room.budget)
     if not any(not row.summary for row in old):
-        raise Conflict("The session has no turns to sum up.", code="nothing_to_compact")
-    messages = [*(row.read() for row in old), asked]
+        raise Conflict("The session has no turns to sum up.", code=NOTHING)
+    messages = [*(in_words(row.read()) for row in old), asked]
     request = parse_chat_request(orjson.dumps({"model": model, "messages": messages}))
     exchange = await pipeline.begin(
         call(request, "sessions.compact"), http=http_client(), journal=journal()

@@ -152,7 +152,7 @@ def told(row: Session) -> dict[str, Any]:
 
 def told_message(row: SessionMessage) -> dict[str, Any]:
     """A message as it was said, and where it stands."""
-    told = {"id": row.message_id, **row.read(), "created_at": row.created_at.isoformat()}
+    told = {**row.read(), "id": row.message_id, "created_at": row.created_at.isoformat()}
     if row.incomplete:
         told["status"] = "incomplete"
     if row.summary:

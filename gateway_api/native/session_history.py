@@ -31,8 +31,9 @@ class Room:
     budget: int
 
 
-def room_for(plan: Plan, body: dict[str, Any], *, answer: int | None) -> Room | None:
-    """Where a chat goes to; None where no target says how much it takes."""
+def room_for(plan: Plan, body: dict[str, Any]) -> Room | None:
+    """What a chat leaves free; None where no target says how much it takes."""
+    answer = body.get("max_completion_tokens") or body.get("max_tokens")
     windows = [each for target in plan.targets if (each := _window_of(target))]
     if not windows:
         return None
@@ -41,12 +42,11 @@ def room_for(plan: Plan, body: dict[str, Any], *, answer: int | None) -> Room | 
     return Room(window, window - said - (answer or min(ANSWER_TOKENS, window // 4)))
 
 
-async def room_of(caller: Caller, body: dict[str, Any]) -> Room | None:
+async def plan_of(caller: Caller, model: str | None) -> Plan:
     """Where a caller's chat goes to. Raises ModelNotFound."""
-    plan = await find_plan(
-        configuration_in_force(), body["model"], may_use=caller.may_use, http=http_client()
+    return await find_plan(
+        configuration_in_force(), model, may_use=caller.may_use, http=http_client()
     )
-    return room_for(plan, body, answer=body.get("max_completion_tokens") or body.get("max_tokens"))
 
 
 def _window_of(target: Target) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chat.folding import CompletionFolder
 from chat.types import Batch
 from gateway_api.exchange import Exchange
-from gateway_api.native.session_turn import lost
+from gateway_api.native.session_turn import lost, see_through
+from gateway_api.tool_loop import BETWEEN_TURNS
 from providers.database import in_database
 from sessions_app import transcripts
 from sessions_app.transcripts import Bill, Said
@@ -30,8 +32,22 @@ def bill_of(exchange: Exchange) -> Bill:
     return Bill(line.tokens_input + line.tokens_output, line.cost_picodollars or 0)
 
 
-def answer_of(exchange: Exchange, message: dict[str, Any], *, incomplete: bool = False) -> Said:
-    """An answer's message as the session keeps it."""
+def answer_of(
+    exchange: Exchange,
+    message: dict[str, Any],
+    *,
+    between: Sequence[dict[str, Any]] = (),
+    incomplete: bool = False,
+) -> list[Said]:
+    """An answer as the session keeps it, after what was said `between` the question and it."""
+    last = {**message, "content": _last_words(message.get("content"), between)}
+    said = [_said(exchange, each) for each in between]
+    return [*said, _said(exchange, last, incomplete=incomplete)]
+
+
+def _said(exchange: Exchange, message: dict[str, Any], *, incomplete: bool = False) -> Said:
+    if message.get("role") == "tool":
+        return Said(message)
     body = {name: value for name, value in message.items() if name in _KEPT and value is not None}
     target = exchange.dispatch.target
     return Said(
@@ -42,10 +58,23 @@ def answer_of(exchange: Exchange, message: dict[str, Any], *, incomplete: bool =
     )
 
 
+def _last_words(content: Any, between: Sequence[dict[str, Any]]) -> Any:
+    """What a caller is told in one piece begins with what was said before the tools ran, which is
+    kept where it was said."""
+    if not isinstance(content, str):
+        return content
+    for message in between:
+        before = message.get("content") if message["role"] == "assistant" else None
+        if before and content.startswith(before):
+            content = content[len(before) :].removeprefix(BETWEEN_TURNS)
+    return content
+
+
 async def keep_turn(place: Place, said: list[Said], bill: Bill) -> None:
-    """Raises Conflict where the session went on meanwhile, or is gone."""
+    """Seen through, because it was paid for. Raises Conflict where the session went on meanwhile,
+    or is gone."""
     try:
-        await in_database(transcripts.append, place, said, bill)
+        await see_through(in_database(transcripts.append, place, said, bill))
     except TurnLost:
         raise lost() from None
 
@@ -56,26 +85,29 @@ class Listener:
     def __init__(self) -> None:
         self._folder = CompletionFolder()
         self._between: list[dict[str, Any]] = []
+        self._ended = False
 
     def hear(self, batch: Batch) -> None:
         for chunk in batch.chunks:
             self._folder.add(chunk)
+            self._ended = self._ended or any(each.finish_reason for each in chunk.choices)
             if chunk.tool_messages:
                 self._between = chunk.tool_messages
 
     def answer(self, exchange: Exchange) -> list[Said]:
         """The whole answer, after what tools said on the way to it."""
-        between = [Said(message) for message in self._between]
-        return [*between, answer_of(exchange, self._message())]
+        return answer_of(exchange, self._message(), between=self._between)
 
     def part(self, exchange: Exchange) -> list[Said]:
         """What there is of an answer that broke off; nothing where it said nothing. A call that
-        broke off is no call."""
+        broke off is no call. Who leaves after the last word has heard it all."""
+        if self._ended:
+            return self.answer(exchange)
         message = self._message()
         message.pop("tool_calls", None)
         if not message.get("content"):
             return []
-        return [answer_of(exchange, message, incomplete=True)]
+        return answer_of(exchange, message, incomplete=True)
 
     def _message(self) -> dict[str, Any]:
         choices = self._folder.completion()["choices"]

@@ -115,7 +115,9 @@ def _message(told: Any, place: str) -> SessionMessage:
     texts = {name: told.get(name, "") for name in _TEXTS}
     if not isinstance(message_id, str) or not all(isinstance(each, str) for each in texts.values()):
         raise _wrong(place)
-    if any("\0" in each or len(each) > 100 for each in (message_id, *texts.values())):
+    if any("\0" in each or len(each) > 100 for each in (message_id, texts["provider"])):
+        raise _wrong(place)
+    if "\0" in texts["model"] or len(texts["model"]) > 200:
         raise _wrong(place)
     try:
         msgspec.convert(body, Message)
@@ -138,6 +140,8 @@ def _check_numbers(rows: list[SessionMessage]) -> None:
     ids = {row.message_id for row in rows}
     if numbers != sorted(set(numbers)) or len(ids) != len(rows):
         raise _wrong("messages", "each needs a number of its own, in order, and an id of its own")
+    if any(row.number % 2 != row.summary for row in rows):
+        raise _wrong("messages", "summaries have odd numbers, and what was said has even ones")
 
 
 def _moment(value: Any, place: str) -> datetime:

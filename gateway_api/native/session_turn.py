@@ -30,7 +30,7 @@ async def turn_of(owner: str, session_id: str) -> AsyncIterator[Place]:
     """The session's next turn, when those before it are over. Raises UnknownSession, and Conflict
     after half a minute."""
     try:
-        place = await in_database(turns.enter, owner, session_id)
+        place = await _enter(owner, session_id)
     except TooManyWaiting:
         raise _busy("Too many turns of this session are waiting already.") from None
     try:
@@ -43,15 +43,40 @@ async def turn_of(owner: str, session_id: str) -> AsyncIterator[Place]:
             renewer.cancel()
     finally:
         # Also for a caller who has left: nothing of this task may be waited for then.
-        await see_through(in_database(turns.leave, place))
+        # One that cannot be given up now expires, and what it was for is done.
+        with contextlib.suppress(Error):
+            await see_through(in_database(turns.leave, place))
+
+
+async def _enter(owner: str, session_id: str) -> Place:
+    """A place, which nobody else leaves behind when the caller hangs up before it is known."""
+    entering = asyncio.ensure_future(in_database(turns.enter, owner, session_id))
+    try:
+        return await asyncio.shield(entering)
+    except asyncio.CancelledError:
+        entering.add_done_callback(_leave_again)
+        raise
+
+
+def _leave_again(entering: asyncio.Future[Place]) -> None:
+    if entering.cancelled() or entering.exception() is not None:
+        return
+    leaving = asyncio.ensure_future(in_database(turns.leave, entering.result()))
+    _running.add(leaving)
+    leaving.add_done_callback(_done)
 
 
 async def see_through(work: Coroutine[Any, Any, None]) -> None:
-    """Waits for work that is done even where who waits for it is cancelled."""
+    """Waits for work to its end, also where who waits for it is cancelled meanwhile: what comes
+    next, such as giving up the turn, must not overtake it."""
     task = asyncio.ensure_future(work)
     _running.add(task)
     task.add_done_callback(_done)
-    await asyncio.shield(task)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _done(task: asyncio.Task[Any]) -> None:

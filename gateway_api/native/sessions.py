@@ -12,11 +12,12 @@ from chat.errors import Conflict, InvalidRequest
 from chat.parsing import parse_object
 from events_app.publishing import publish
 from gateway_api.answers import AnyAnswer, json_answer
-from gateway_api.async_view import parse_apart, read_json_body, read_parsed
+from gateway_api.async_view import parse_apart, read_json_body, read_optional
 from gateway_api.named_tools import with_definitions
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import read_changes, read_new, told, told_message
 from gateway_api.own import OwnView
+from gateway_api.pipeline import configuration_in_force
 from keys.caller import Caller
 from sessions_app import sessions, transcripts
 from sessions_app.session_rows import Session
@@ -123,6 +124,8 @@ class SessionView(_SavingView):
     )
     async def patch(self, request: Request, session_id: str) -> AnyAnswer:
         changes = read_changes(await self._said(request))
+        if "provider" not in changes and _says_where(changes.get("model", "")):
+            changes["provider"] = ""
         return json_answer(told(await self.own(sessions.change, session_id, changes)))
 
     @extend_schema(
@@ -149,12 +152,19 @@ class ForkSessionView(OwnView):
         tags=schema.TAG,
     )
     async def post(self, request: Request, session_id: str) -> AnyAnswer:
-        at = (await read_parsed(request, parse_object)).get("at")
+        at = (await read_optional(request)).get("at")
         if at is not None and not isinstance(at, str):
             raise InvalidRequest("'at' must be a message's id.", param="at", code="invalid_type")
         row = await self.own(sessions.fork, session_id, at=at)
         tell("session_created", row, self.caller, request)
         return json_answer(told(row), status=201)
+
+
+def _says_where(model: str) -> bool:
+    """Whether a model's name says by itself where it is asked, whatever provider stood there."""
+    known = configuration_in_force()
+    provider, slash, _ = model.partition("/")
+    return model in known.routes or (bool(slash) and provider in known.providers)
 
 
 def tell(type_: str, row: Session, caller: Caller, request: Request) -> None:

@@ -31,6 +31,7 @@ def keeper(
     folder = tmp_path_factory.mktemp("sessions")
     with spare_database(folder) as url:
         gateway = Gateway(folder, url, workers=2)
+        gateway.environment["ABSTRACTCORE_OUTBOUND_ALLOW"] = "127.0.0.0/8"
         gateway.apply(configured(provider_of_sessions))
         try:
             gateway.start()
@@ -50,7 +51,11 @@ def configured(model: Upstream) -> dict[str, Any]:
         {"provider": "scripted", "model": "tiny", "context_window": 600},
         {"provider": "scripted", "model": "gpt-4o-mini", "price": {"input": 1, "output": 2}},
     ]
-    found["tools"] = [{"name": "ask_user", "kind": "client", "parameters": {"type": "object"}}]
+    anything = {"type": "object"}
+    found["tools"] = [
+        {"name": "ask_user", "kind": "client", "parameters": anything},
+        {"name": "clock", "kind": "http", "url": f"{origin}/clock", "parameters": anything},
+    ]
     found["keys"].append({"name": "other", "secret": OTHER})
     return found
 

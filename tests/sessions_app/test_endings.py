@@ -114,3 +114,52 @@ def test_a_killed_server_leaves_no_half_turn_and_no_turn_that_lasts(
             assert answered.json()["choices"][0]["message"]["content"] == "I was told 3."
         finally:
             gateway.stop()
+
+
+def test_who_leaves_after_the_last_word_has_heard_it_all(
+    ask: Ask, keeper: Gateway, upstream: Upstream
+) -> None:
+    session = str(ask("POST", "", {"model": OPENAI}).json()["id"])
+
+    async def dawdling(asked: Asked, peer: Peer) -> None:
+        peer.begin()
+        peer.piece(chunk(content="The end."))
+        peer.piece(chunk("stop"))
+        await asyncio.Event().wait()
+
+    upstream.script = dawdling
+    leave_in_the_middle(keeper, session, {**said("A tale"), "stream": True}, until=b'"stop"')
+    wait_until(lambda: len(ask("GET", f"/{session}").json()["messages"]) == 2, seconds=10)
+    last = ask("GET", f"/{session}").json()["messages"][1]
+    assert last["content"] == "The end."
+    assert "status" not in last
+
+
+def test_a_caller_who_leaves_the_queue_holds_nobody_up(
+    ask: Ask, keeper: Gateway, upstream: Upstream
+) -> None:
+    session = str(ask("POST", "", {"model": OPENAI}).json()["id"])
+    upstream.script = silence
+    with closing(open_turn(keeper, session, said("One"))):
+        wait_until(lambda: bool(upstream.asked), seconds=10)
+        for number in range(3):
+            open_turn(keeper, session, said(f"Waits {number}")).close()
+        upstream.script = echo
+    began = time.monotonic()
+    assert ask("POST", f"/{session}/chat", said("Two")).status == 200
+    assert time.monotonic() - began < 5  # places that are left behind hold for twice as long
+    kept = [each["content"] for each in ask("GET", f"/{session}").json()["messages"]]
+    assert kept == ["Two", "I was told 1."]
+
+
+def open_turn(gateway: Gateway, session: str, body: Any) -> socket.socket:
+    """Asks for a turn."""
+    raw = json.dumps(body).encode()
+    caller = socket.create_connection(("127.0.0.1", gateway.port), timeout=10)
+    caller.sendall(
+        f"POST /v1/sessions/{session}/chat HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        f"authorization: Bearer {KEY}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(raw)}\r\n\r\n".encode()
+        + raw
+    )
+    return caller
