@@ -45,7 +45,7 @@ $(VENV)/.installed: $(VENV)/.made-for requirements/build.txt requirements/runtim
 	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --no-index --editable .
 	@# An editable install compiles nothing, and where Python may not write beside the sources every
 	@# command would compile them all again.
-	@$(BIN)/python -m compileall -qq chat events_app gateway_api gateway_site keys providers sessions_app usage
+	@$(BIN)/python -m compileall -qq chat events_app gateway_api gateway_site keys providers sessions_app tools_app usage
 	@touch $@
 
 dev: $(VENV)/.dev

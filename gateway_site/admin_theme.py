@@ -70,6 +70,7 @@ UNFOLD: dict[str, Any] = {
                     _page("Hourly totals", "usage_hourlyusage", icon="bar_chart"),
                     _page("Events", "events_app_event", icon="bolt"),
                     _page("Sessions", "sessions_app_session", icon="chat"),
+                    _page("Conversations", "sessions_app_conversation", icon="question_answer"),
                     _page("Stored responses", "sessions_app_storedresponse", icon="forum"),
                 ],
             },

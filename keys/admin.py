@@ -29,7 +29,7 @@ class VirtualKeyAdmin(HistoryAdmin):
     made that may do more than its maker (CVE-2026-47101)."""
 
     form = VirtualKeyForm
-    list_display = ("name", "status", "hint", "admin", "models", "limits", "expires_at")
+    list_display = ("name", "status", "hint", "admin", "models", "tools", "limits", "expires_at")
     list_filter = ("enabled", "admin")
     search_fields = ("name",)
     readonly_fields = ("hint", "status", "created_at")
@@ -66,6 +66,10 @@ class VirtualKeyAdmin(HistoryAdmin):
     @display(description="Models")
     def models(self, key: VirtualKey) -> str:
         return "all" if key.allowed_models is None else ", ".join(key.allowed_models)
+
+    @display(description="Tools")
+    def tools(self, key: VirtualKey) -> str:
+        return "all" if key.allowed_tools is None else ", ".join(key.allowed_tools)
 
     @display(description="Limits")
     def limits(self, key: VirtualKey) -> str:

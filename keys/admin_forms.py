@@ -13,7 +13,7 @@ from keys.models import VirtualKey
 class GlobListField(forms.CharField):
     """A list of globs, one a line. Empty is None: everything."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
     def prepare_value(self, value: Any) -> Any:
         return "\n".join(map(str, value)) if isinstance(value, list) else value

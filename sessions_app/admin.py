@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from sessions_app.conversation_admin import ConversationAdmin as ConversationAdmin
 from sessions_app.models import StoredResponse
 from sessions_app.session_admin import SessionAdmin as SessionAdmin
 
@@ -29,7 +30,6 @@ class StoredResponseAdmin(ModelAdmin):
     list_filter = ("status", "background")
     search_fields = ("=response_id",)
     search_help_text = "A whole response id"
-    show_full_result_count = False
     list_per_page = 100
     sortable_by = ()
     fields = (

@@ -9,21 +9,16 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
-from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from sessions_app.session_rows import Session, SessionMessage
+from sessions_app.shown_turns import shorten, show_turns, text_of_content
 
 MAX_SHOWN = 200
 """Messages on a session's page, the newest ones: the API has all of them."""
-MAX_TEXT = 4000
 SHORT_ID = 24
-_BLOCK = (
-    '<div class="mb-4"><div class="font-semibold">{} · {}</div>'
-    '<div class="whitespace-pre-wrap break-words">{}</div></div>'
-)
 
 
 @admin.register(Session)
@@ -34,7 +29,6 @@ class SessionAdmin(ModelAdmin):
     list_display = ("time", "short_id", "owner", "model", "message_count", "total_tokens")
     search_fields = ("=session_id",)
     search_help_text = "A whole session id"
-    show_full_result_count = False
     list_per_page = 100
     sortable_by = ()
     fields = (
@@ -66,9 +60,8 @@ class SessionAdmin(ModelAdmin):
 
     @display(description=f"Transcript (the last {MAX_SHOWN} messages)")
     def transcript(self, row: Session) -> SafeString:
-        # What people and models write is text here, whatever it says.
         newest = SessionMessage.objects.filter(session=row).order_by("-number")[:MAX_SHOWN]
-        return format_html_join("", _BLOCK, map(_shown, reversed(newest)))
+        return show_turns(map(_shown, reversed(newest)))
 
 
 def _shown(row: SessionMessage) -> tuple[str, str, str]:
@@ -86,15 +79,6 @@ def _shown(row: SessionMessage) -> tuple[str, str, str]:
 
 
 def _text(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    texts = [content] if isinstance(content, str) else []
-    texts += [_part(part) for part in content] if isinstance(content, list) else []
+    texts = [text_of_content(message.get("content"))]
     texts += [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or ()]
-    text = "\n".join(texts)
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
-
-
-def _part(part: Any) -> str:
-    if isinstance(part, dict) and isinstance(part.get("text"), str):
-        return str(part["text"])
-    return f"[{part.get('type', 'part')}]" if isinstance(part, dict) else "[part]"
+    return shorten("\n".join(filter(None, texts)))

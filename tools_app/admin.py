@@ -10,6 +10,7 @@ from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.decorators import method_decorator
+from django.utils.text import Truncator
 from django.views.decorators.debug import sensitive_post_parameters
 from unfold.decorators import action, display
 from unfold.forms import BaseDialogForm
@@ -19,6 +20,9 @@ from tools_app.admin_forms import RemoteForm, ToolForm
 from tools_app.listings import ToolListing, list_server
 from tools_app.models import McpServer, Remote, Tool
 from tools_app.snapshot import ServerFacts, server_facts
+
+SHOWN_OF_DESCRIPTION = 120
+"""Characters in the list; models like to be told much."""
 
 
 class RemoteAdmin(HistoryAdmin):
@@ -40,7 +44,7 @@ class RemoteAdmin(HistoryAdmin):
 class ToolAdmin(RemoteAdmin):
     form = ToolForm
     form_only_fields = (*RemoteAdmin.form_only_fields, "new_secret")
-    list_display = ("name", "kind", "enabled", "description")
+    list_display = ("name", "run_by", "enabled", "beginning")
     list_filter = ("kind", "enabled")
     readonly_fields = ("stored_headers", "stored_secret")
     fieldsets = (
@@ -60,6 +64,14 @@ class ToolAdmin(RemoteAdmin):
             },
         ),
     )
+
+    @display(description="Kind", ordering="kind")
+    def run_by(self, tool: Tool) -> str:
+        return tool.kind
+
+    @display(description="Description")
+    def beginning(self, tool: Tool) -> str:
+        return Truncator(tool.description).chars(SHOWN_OF_DESCRIPTION) or "-"
 
     @display(description="Signing secret")
     def stored_secret(self, tool: Tool) -> str:

@@ -12,6 +12,7 @@ from unfold.widgets import (
 )
 
 from tools_app.models import (
+    MAX_TIMEOUT_S,
     MIN_SECRET_LENGTH,
     Kind,
     McpServer,
@@ -20,11 +21,13 @@ from tools_app.models import (
     validate_headers,
 )
 
+TIMEOUT_HELP = f"Seconds for a whole call, {MAX_TIMEOUT_S:g} at most."
+
 
 class HeadersField(forms.CharField):
     """`Name: value`, one a line, as a dictionary; None where nothing was written."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
     def to_python(self, value: Any) -> Any:
         lines = [line.strip() for line in (value or "").splitlines() if line.strip()]
@@ -49,6 +52,10 @@ class RemoteForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = McpServer
         fields = ()
+        help_texts = {
+            "enabled": "Switched off, its tools do not exist.",
+            "timeout_s": TIMEOUT_HELP,
+        }
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -80,6 +87,15 @@ class ToolForm(RemoteForm):
     class Meta:
         model = Tool
         fields = ()
+        help_texts = {
+            "name": "What requests and models call it by.",
+            "kind": "The gateway runs calls only for requests that ask for it; the caller runs "
+            "them otherwise.",
+            "enabled": "Switched off, it does not exist.",
+            "description": "Told to the model.",
+            "parameters": "A JSON Schema of an object.",
+            "timeout_s": TIMEOUT_HELP,
+        }
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()

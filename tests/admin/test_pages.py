@@ -17,7 +17,7 @@ from django.utils import timezone
 from events_app.models import Event
 from keys.models import VirtualKey
 from providers.models import Deployment, Route
-from sessions_app.models import Session, SessionMessage, StoredResponse
+from sessions_app.models import Conversation, Session, SessionMessage, StoredResponse
 from tests.admin.conftest import ClientWith
 from tools_app.models import McpServer, Tool
 from usage.models import HourlyUsage, UsageRecord
@@ -34,6 +34,7 @@ MODELS = {
     "events_app_event": False,
     "sessions_app_storedresponse": False,
     "sessions_app_session": False,
+    "sessions_app_conversation": False,
     "tools_app_tool": True,
     "tools_app_mcpserver": True,
 }
@@ -58,6 +59,7 @@ def pages(deployment: Deployment, key: VirtualKey) -> dict[str, dict[str, str]]:
         Event.objects.create(line=uuid.uuid4(), type="error", created_at=now, fields={"code": "x"}),
         StoredResponse.objects.create(owner="ci", response_id="resp_1", status="completed"),
         Session.objects.create(owner="ci", session_id="session-1"),
+        Conversation.objects.create(owner="ci", conversation_id="conv_1"),
         Tool.objects.create(name="get_weather", kind="client"),
         McpServer.objects.create(name="lab", url="http://mcp.example/"),
     ]
