@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from chat.requests import ChatRequest
 from chat.sse import encode_event
 from chat.types import Batch, Reply
-from gateway_api import pipeline
+from gateway_api import pipeline, request_examples
 from gateway_api.answers import Answer, AnyAnswer, Headers, StreamAnswer, json_answer
 from gateway_api.anthropic.errors import AnthropicView, error_body
 from gateway_api.anthropic.estimate import estimate_tokens
@@ -44,6 +44,7 @@ class MessagesView(AnthropicView):
         operation_id="createMessage",
         summary="Create a message",
         request=MESSAGES_REQUEST,
+        examples=request_examples.MESSAGE,
         responses=MESSAGES_RESPONSES,
         tags=["Anthropic wire"],
     )

@@ -16,7 +16,7 @@ from chat.parsing import parse_chat_request, parse_object
 from chat.requests import ChatRequest
 from chat.sse import DONE, KEEPALIVE
 from chat.types import Batch
-from gateway_api import pipeline
+from gateway_api import pipeline, request_examples
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.async_view import parse_apart, read_json_body
 from gateway_api.exchange import Call, Exchange
@@ -55,6 +55,7 @@ class SessionChatView(OwnView):
         description="A chat completion request; its `messages` follow those of the session. Turns "
         "of one session wait for each other. A turn that fails leaves nothing behind.",
         request=CHAT_REQUEST,
+        examples=request_examples.TURN,
         responses=CHAT_RESPONSES,
         tags=schema.TAG,
     )

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from chat.errors import Conflict, InvalidRequest
 from chat.parsing import parse_object
 from events_app.publishing import publish
+from gateway_api import request_examples
 from gateway_api.answers import AnyAnswer, json_answer
 from gateway_api.async_view import parse_apart, read_json_body, read_optional
 from gateway_api.named_tools import with_definitions
@@ -68,6 +69,7 @@ class SessionsView(_SavingView):
         operation_id="create_session",
         summary="Begin a session",
         request=schema.NEW_REQUEST,
+        examples=request_examples.SESSION,
         responses=schema.NEW_RESPONSES,
         tags=schema.TAG,
     )

@@ -17,6 +17,7 @@ from rest_framework.request import Request
 
 from chat.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, UpstreamUnreachable
 from chat.parsing import parse_object
+from gateway_api import request_examples
 from gateway_api.answers import AnyAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView, read_json_body
 from gateway_api.native import tools_schema as schema
@@ -111,6 +112,7 @@ class RegisterToolView(AsyncAPIView):
         "told here and nowhere else; `mcp` with `parameters` is the tool `name` of the server at "
         "`url`, and without them that server with all its tools.",
         request=schema.REGISTRATION,
+        examples=request_examples.TOOL,
         responses={
             (201, "application/json"): OpenApiResponse(schema.REGISTERED),
             **schema.errors(400, 401, 403, 409, 413, 415),

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from chat.parsing import parse_chat_request
 from chat.sse import DONE, KEEPALIVE, encode_event
 from chat.types import Batch, ChatChunk, encode
-from gateway_api import pipeline
+from gateway_api import pipeline, request_examples
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.async_view import AsyncAPIView
 from gateway_api.errors import as_gateway_error, openai_body
@@ -30,6 +30,7 @@ class ChatCompletionsView(AsyncAPIView):
         operation_id="createChatCompletion",
         summary="Create a chat completion",
         request=CHAT_REQUEST,
+        examples=request_examples.CHAT,
         responses=CHAT_RESPONSES,
         tags=["OpenAI wire"],
     )

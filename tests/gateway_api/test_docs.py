@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from drf_spectacular.validation import validate_schema
+from jsonschema import Draft202012Validator
 
 from gateway_api.not_found import UnknownAddressView
 from gateway_api.urls import urlpatterns
@@ -111,3 +112,27 @@ def test_every_address_that_takes_a_body_tells_how_it_is_refused(document: dict[
         if "requestBody" in operation.get("post", {})
     }
     assert {path for path, told in takers.items() if not {"400", "413", "415"} <= told} == set()
+
+
+WITH_EXAMPLES = {
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/conversations",
+    "/v1/conversations/{conversation_id}/items",
+    "/v1/sessions",
+    "/v1/sessions/{session_id}/chat",
+    "/v1/tools/register",
+    "/v1/generate/structured",
+}
+
+
+@pytest.mark.parametrize("path", sorted(WITH_EXAMPLES))
+def test_a_first_request_is_shown_that_fits_its_own_schema(
+    document: dict[str, Any], path: str
+) -> None:
+    content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert content["examples"]
+    schema = {**content["schema"], "components": document["components"]}
+    for example in content["examples"].values():
+        Draft202012Validator(schema).validate(example["value"])

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 
 from chat.errors import InvalidRequest
 from chat.parsing import convert, parse_object
+from gateway_api import request_examples
 from gateway_api.answers import AnyAnswer, json_answer
 from gateway_api.async_view import read_parsed
 from gateway_api.openai.responses import schema
@@ -68,6 +69,7 @@ class ConversationsView(OwnView):
         operation_id="createConversation",
         summary="Create a conversation",
         request=schema.CONVERSATION_REQUEST,
+        examples=request_examples.CONVERSATION,
         responses=schema.CONVERSATION,
         tags=TAG,
     )
@@ -133,6 +135,7 @@ class ConversationItemsView(OwnView):
         operation_id="createConversationItems",
         summary="Add items to a conversation",
         request=schema.ITEMS_REQUEST,
+        examples=request_examples.ITEMS,
         responses=schema.ITEMS,
         tags=TAG,
     )

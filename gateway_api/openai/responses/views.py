@@ -9,7 +9,7 @@ from rest_framework.request import Request
 
 from chat.errors import InvalidRequest
 from chat.sse import KEEPALIVE
-from gateway_api import pipeline
+from gateway_api import pipeline, request_examples
 from gateway_api.answers import Answer, AnyAnswer, Headers, StreamAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
 from gateway_api.exchange import Call
@@ -37,6 +37,7 @@ class ResponsesView(AsyncAPIView):
         operation_id="createResponse",
         summary="Create a response",
         request=schema.REQUEST,
+        examples=request_examples.RESPONSE,
         responses=schema.CREATED,
         tags=TAG,
     )
