@@ -24,6 +24,7 @@
         ├── UpstreamCredentials   502  *our* upstream credential is bad; a 401 would have the
         │                              caller rotate a good key
         ├── UpstreamOverloaded    503
+        ├── CircuitOpen           503  it was not asked: it has failed too often just now
         ├── UpstreamUnsupported   501  it lacks what this request needs; another may have it
         └── UpstreamFailed        502  a 5xx, or an answer that is no answer
 
@@ -182,12 +183,15 @@ class UpstreamError(GatewayError):
     kind: str = "protocol"
     upstream_status: int | None = None
     """The HTTP status the upstream answered with; None when there was no answer."""
+    is_fault: bool = True
+    """Whether it speaks against the upstream's health, and so counts for its circuit breaker."""
 
 
 class UpstreamRejected(UpstreamError):
     """The upstream answered 4xx about the request itself; status, param, code and type are kept."""
 
     type = "invalid_request_error"
+    is_fault = False
 
     def __init__(
         self,
@@ -228,6 +232,7 @@ class UpstreamUnreachable(UpstreamError):
     def __init__(self, message: str, *, kind: str, retryable: bool) -> None:
         super().__init__(message, retryable=retryable)
         self.kind = kind
+        self.is_fault = kind != "outbound"
 
 
 class UpstreamTimeout(UpstreamError):
@@ -247,11 +252,18 @@ class UpstreamOverloaded(UpstreamError):
     default_code = "upstream_overloaded"
 
 
+class CircuitOpen(UpstreamError):
+    status = 503
+    default_code = "circuit_open"
+    is_fault = False
+
+
 class UpstreamUnsupported(UpstreamError):
     status = 501
     type = "invalid_request_error"
     default_code = "unsupported_endpoint"
     kind = "not_found"
+    is_fault = False
 
 
 class UpstreamFailed(UpstreamError):

@@ -18,7 +18,7 @@ from gateway_api.resources import http_client
 from gateway_site.asgi_handler import LeanASGIHandler, Receive, Scope
 from gateway_site.background import Background
 from gateway_site.writer import Send
-from providers import health
+from providers import breakers, health
 
 
 def _spare_the_collector() -> None:
@@ -57,7 +57,7 @@ class GatewayApplication:
         get_resolver().url_patterns  # noqa: B018
         self._handler = LeanASGIHandler()
         self._background = Background()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         _spare_the_collector()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +73,9 @@ class GatewayApplication:
     async def _start(self) -> None:
         doorbell.attach(asyncio.get_running_loop())
         await asyncio.to_thread(self._background.start)
-        if self._watch is None:
-            self._watch = asyncio.create_task(health.watch(http_client))
+        if not self._watches:
+            watches = (health.watch(http_client), breakers.follow())
+            self._watches = [asyncio.create_task(watch) for watch in watches]
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -84,8 +85,8 @@ class GatewayApplication:
                 _end_streams_first()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                if self._watch is not None:
-                    self._watch.cancel()
+                for watch in self._watches:
+                    watch.cancel()
                 await stop_all()
                 await asyncio.to_thread(self._background.stop)
                 await send({"type": "lifespan.shutdown.complete"})

@@ -23,11 +23,13 @@ from django.utils import timezone
 
 from events_app.publishing import install_sink, publish
 from events_app.retention import prune_expired
+from gateway_api.circuits import tell_circuit
 from gateway_api.resources import install_journal
 from gateway_site import __version__
 from gateway_site.tracing import Traces, start_tracing
 from keys.ring import ring
-from providers import health, snapshot
+from providers import breakers, health, snapshot
+from providers.breaker_store import DatabaseStore
 from providers.snapshot import Snapshot
 from tools_app import snapshot as tools
 from usage.heartbeat import Configured, Heartbeat
@@ -70,6 +72,7 @@ class Background:
             )
             install_journal(self._journal)
             install_sink(self._journal.note)
+            breakers.install(DatabaseStore(), tell_circuit)
             Follower().step()
             connection.close()
             tally = Tally(settings.DATA_DIR / "metrics", self._journal.name)
@@ -103,6 +106,7 @@ class Background:
                 thread.join(timeout=15)
             install_journal(None)
             install_sink(None)
+            breakers.install(None, None)
             if self._journal is not None:
                 self._journal.shut()
             if self._traces is not None:

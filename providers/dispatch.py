@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from tenacity import RetryCallState, wait_random_exponential
 
 from chat.errors import (
+    CircuitOpen,
     GatewayError,
     ModelNotFound,
     UnsupportedEndpoint,
@@ -24,7 +25,9 @@ from chat.errors import (
 )
 from chat.requests import ChatRequest, InferenceRequest
 from chat.types import Batch, Reply, Usage, has_substance
+from providers import breakers
 from providers.adapters.base import ChatAdapter
+from providers.breaker import Breaker
 from providers.emulated import Emulated, Validation
 from providers.emulation.plan import may_need_emulation, plan
 from providers.http import HttpClient
@@ -127,6 +130,9 @@ class Dispatch:
                 yield batch
             async for batch in stream:
                 yield batch
+        except GatewayError as error:
+            breakers.failed(breakers.of(self.target), error, on_trial=False)
+            raise
         finally:
             await stream.aclose()
 
@@ -141,10 +147,10 @@ class Dispatch:
             for names, before in told:  # what another target left out is not this one's doing
                 names.intersection_update(before)
             try:
-                return await self._ask_with_retries(target, ask)
+                return await self._ask_unless_open(target, ask)
             except GatewayError as error:
-                if failure is None or not isinstance(error, UnsupportedEndpoint):
-                    failure = error  # who cannot answer at all does not hide why another did not
+                if failure is None or not isinstance(error, UnsupportedEndpoint | CircuitOpen):
+                    failure = error  # who was not really asked does not hide why another failed
                 if not may_fall_back(error):
                     break
         assert failure is not None, "a plan has at least one target"
@@ -152,8 +158,26 @@ class Dispatch:
             failure.should_retry = False
         raise failure
 
-    async def _ask_with_retries(
+    async def _ask_unless_open(
         self, target: Target, ask: Callable[[ChatAdapter], Awaitable[T]]
+    ) -> T:
+        """One call through the target's circuit breaker: what retries make good is no failure."""
+        breaker = breakers.of(target)
+        on_trial = not breaker.is_closed and await breakers.admit(breaker)
+        try:
+            answer = await self._ask_with_retries(target, ask, breaker)
+        except GatewayError as error:
+            breakers.failed(breaker, error, on_trial=on_trial)
+            raise
+        except BaseException:
+            if on_trial:  # and its caller has left: nobody knows
+                breakers.abandoned(breaker)
+            raise
+        breakers.succeeded(breaker, on_trial=on_trial)
+        return answer
+
+    async def _ask_with_retries(
+        self, target: Target, ask: Callable[[ChatAdapter], Awaitable[T]], breaker: Breaker
     ) -> T:
         adapter = self.snapshot.adapter(target, self.http)
         for retry in range(target.provider.max_retries + 1):
@@ -163,7 +187,8 @@ class Dispatch:
                 return await ask(adapter)
             except GatewayError as error:
                 pause = pause_before_retry(error, retry)
-                if pause is None or retry == target.provider.max_retries:
+                is_last = retry == target.provider.max_retries or not breaker.is_closed
+                if pause is None or is_last:
                     raise
                 logger.info(
                     "Attempt %s at %s failed: %s", self.attempts, target.public_name, error.message

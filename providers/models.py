@@ -9,11 +9,12 @@ from hashlib import sha256
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
+from providers.breaker_rows import CircuitBreaker as CircuitBreaker
 from providers.capabilities import CAPABILITY_NAMES
 from providers.secrets import EncryptedTextField, decrypt, encrypt
 
@@ -67,6 +68,19 @@ ENVIRONMENT: dict[str, tuple[str, str]] = {
 """For providers the environment makes: the variables of their credential and their address."""
 
 
+def _breaker_constraint(table: str) -> models.CheckConstraint:
+    """Of columns that may be null, which no condition fails."""
+    return models.CheckConstraint(
+        condition=models.Q(breaker_rate__gte=0)
+        & models.Q(breaker_rate__lte=1)
+        & models.Q(breaker_window_s__gt=0)
+        & models.Q(breaker_open_s__gt=0),
+        name=f"{table}_breaker_limits",
+        violation_error_message="A breaker's times must be greater than zero, and its part of the "
+        "calls between 0 and 1.",
+    )
+
+
 class Provider(models.Model):
     """A configured upstream account or server. Its kind says which adapter speaks to it."""
 
@@ -96,6 +110,19 @@ class Provider(models.Model):
     timeout_idle_s = models.FloatField("idle timeout, s", default=60.0)
     timeout_total_s = models.FloatField("total timeout, s", default=600.0)
     max_retries = models.PositiveSmallIntegerField(default=2)
+    breaker_failures = models.PositiveSmallIntegerField(
+        "failures that open", default=5, help_text="Of a deployment, in the window. 0: never."
+    )
+    breaker_rate = models.FloatField(
+        "part of the calls",
+        default=0.5,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="Which those failures must be, 0 to 1.",
+    )
+    breaker_window_s = models.FloatField("window, s", default=30.0)
+    breaker_open_s = models.FloatField(
+        "open for, s", default=30.0, help_text="Then one call is tried."
+    )
     options = models.JSONField(
         default=dict, blank=True, help_text="What the kind's adapter takes beside (fake: a script)."
     )
@@ -114,6 +141,7 @@ class Provider(models.Model):
                 name="provider_timeouts_positive",
                 violation_error_message="Timeouts must be greater than zero.",
             ),
+            _breaker_constraint("provider"),
         ]
 
     def __str__(self) -> str:
@@ -171,6 +199,17 @@ class Deployment(models.Model):
     enabled = models.BooleanField(default=True)
     capabilities = models.JSONField(default=dict, blank=True, validators=[validate_capabilities])
     context_window = models.PositiveIntegerField(null=True, blank=True)
+    breaker_failures = models.PositiveSmallIntegerField(
+        "failures that open", null=True, blank=True, help_text="Empty: the provider's."
+    )
+    breaker_rate = models.FloatField(
+        "part of the calls",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+    )
+    breaker_window_s = models.FloatField("window, s", null=True, blank=True)
+    breaker_open_s = models.FloatField("open for, s", null=True, blank=True)
     measured_capabilities = models.JSONField(default=dict, blank=True, editable=False)
     measured_evidence = models.JSONField(default=dict, blank=True, editable=False)
     measured_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -181,6 +220,7 @@ class Deployment(models.Model):
         ordering = ["provider__name", "model"]
         constraints = [
             models.UniqueConstraint(fields=["provider", "model"], name="deployment_unique"),
+            _breaker_constraint("deployment"),
         ]
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,6 +18,7 @@ from django.db import transaction
 
 from providers import listings
 from providers.adapters.base import ChatAdapter, Endpoint
+from providers.breaker import Limits
 from providers.capabilities import CAPABILITY_NAMES, Capabilities, family_flags, merge
 from providers.http import HttpClient, Timeouts
 from providers.models import ConfigRevision, Deployment, Price, Provider, Route
@@ -48,6 +49,7 @@ class ProviderFacts:
     problem: str | None = None
     lacks_credential: bool = False
     """Whether that is the problem, and a credential would be its end."""
+    breaker: Limits = Limits()
 
     @property
     def usable(self) -> bool:
@@ -65,6 +67,8 @@ class DeploymentFacts:
     """What `probe` found out at this very upstream."""
     context_window: int | None = None
     prices: Prices = ()
+    breaker: Limits | None = None
+    """None where it is the provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,10 @@ class Target:
     @property
     def public_name(self) -> str:
         return f"{self.provider.name}/{self.model}"
+
+    @property
+    def breaker(self) -> Limits:
+        return self.facts.breaker or self.provider.breaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +228,17 @@ def _deployments(
                 (price.valid_from, price.input, price.output, price.cached_input, price.cache_write)
                 for price in prices.get(row.pk, ())
             ),
+            breaker=_own_limits(row, providers[row.provider.name].breaker),
         )
         for row in Deployment.objects.select_related("provider")
     }
+
+
+def _own_limits(row: Deployment, providers: Limits) -> Limits | None:
+    """A deployment's, where any of them is its own."""
+    named = {name: getattr(row, f"breaker_{name}") for name in Limits.__dataclass_fields__}
+    own = {name: value for name, value in named.items() if value is not None}
+    return replace(providers, **own) if own else None
 
 
 def provider_facts(row: Provider) -> ProviderFacts:
@@ -258,6 +274,12 @@ def provider_facts(row: Provider) -> ProviderFacts:
         options=row.options if isinstance(row.options, dict) else {},
         problem=problem,
         lacks_credential=lacks_credential,
+        breaker=Limits(
+            failures=row.breaker_failures,
+            rate=row.breaker_rate,
+            window_s=row.breaker_window_s,
+            open_s=row.breaker_open_s,
+        ),
     )
 
 

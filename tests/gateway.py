@@ -274,6 +274,8 @@ def configuration(base_url: str, **provider: Any) -> dict[str, Any]:
                 "base_url": base_url,
                 "api_key": "sk-upstream-0123456789",
                 "max_retries": 0,
+                # Tests have it fail as often as they like; those of breakers set their own.
+                "breaker": {"failures": 0},
                 **provider,
             }
         ],

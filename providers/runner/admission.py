@@ -25,7 +25,18 @@ _RETRY_AFTER_S = 1
 @contextmanager
 def admitted(model: LocalModel, *, data_dir: Path) -> Iterator[None]:
     """Holds a place while it lasts. Raises UpstreamRateLimited where too many wait, and
-    UpstreamFailed where the data directory cannot be written."""
+    UpstreamFailed where the data directory cannot be written. A queue that is full, here or at our
+    own server, is no failure of the model."""
+    try:
+        with _place_in_queue(model, data_dir):
+            yield
+    except UpstreamRateLimited as full:
+        full.is_fault = False
+        raise
+
+
+@contextmanager
+def _place_in_queue(model: LocalModel, data_dir: Path) -> Iterator[None]:
     if model.engine != "llama":
         yield
         return

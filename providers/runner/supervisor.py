@@ -118,11 +118,13 @@ class _Runner:
             if endpoint is not None:
                 return endpoint
             await asyncio.sleep(_LOOK_EVERY_S)
-        raise UpstreamOverloaded(
+        loading = UpstreamOverloaded(
             f"The local model {self._model.name} is still being loaded.",
             retryable=True,
             retry_after="5",
         )
+        loading.is_fault = False
+        raise loading
 
     def _look(self) -> RunnerEndpoint | None:
         """One step: starts the child where nobody has; None while there is nothing to use yet."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from providers import discovery
+from providers import breakers, discovery
 from providers.http import HttpClient
 from providers.outbound import OutboundGuard, OutboundPolicy
 
@@ -16,6 +16,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_failed() -> Iterator[None]:
+    breakers.forget_all()
+    yield
+    breakers.forget_all()
 
 
 @pytest.fixture(autouse=True)
