@@ -46,6 +46,7 @@ UNFOLD: dict[str, Any] = {
                     _page("Providers", "providers_provider", icon="dns"),
                     _page("Deployments", "providers_deployment", icon="deployed_code"),
                     _page("Routes", "providers_route", icon="alt_route"),
+                    _page("Circuit breakers", "providers_circuitbreaker", icon="power_off"),
                 ],
             },
             {

@@ -17,6 +17,10 @@ LABELS = {
     "timeout_first_byte_s": "timeouts.first_byte",
     "timeout_idle_s": "timeouts.idle",
     "timeout_total_s": "timeouts.total",
+    "breaker_failures": "breaker.failures",
+    "breaker_rate": "breaker.rate",
+    "breaker_window_s": "breaker.window_s",
+    "breaker_open_s": "breaker.open_s",
     "allowed_models": "models",
     "allowed_tools": "tools",
 }

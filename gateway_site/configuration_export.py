@@ -84,6 +84,17 @@ def _fields(row: Model, *columns: str) -> dict[str, Any]:
     }
 
 
+_TIMEOUTS = ("timeout_connect_s", "timeout_first_byte_s", "timeout_idle_s", "timeout_total_s")
+_BREAKER = ("breaker_failures", "breaker_rate", "breaker_window_s", "breaker_open_s")
+
+
+def _group(row: Model, name: str, *columns: str) -> dict[str, Any]:
+    """Fields that stand together in the file, where any of them differs from its default."""
+    fields = _fields(row, *columns)
+    named = {label.removeprefix(f"{name}."): value for label, value in fields.items()}
+    return {name: named} if named else {}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return moment_text(value)
@@ -100,17 +111,14 @@ def _providers() -> list[dict[str, Any]]:
 
 
 def _provider(row: Provider, api_key_env: str) -> dict[str, Any]:
-    timeouts = _fields(
-        row, "timeout_connect_s", "timeout_first_byte_s", "timeout_idle_s", "timeout_total_s"
-    )
-    named = {label.removeprefix("timeouts."): seconds for label, seconds in timeouts.items()}
     return {
         "name": row.name,
         "kind": row.kind,
         **_fields(row, "enabled", "base_url", "base_url_env"),
         **({"api_key_env": api_key_env} if api_key_env else {}),
-        **({"timeouts": named} if named else {}),
+        **_group(row, "timeouts", *_TIMEOUTS),
         **_fields(row, "max_retries", "options"),
+        **_group(row, "breaker", *_BREAKER),
     }
 
 
@@ -123,6 +131,7 @@ def _deployments() -> list[dict[str, Any]]:
             **_fields(row, "enabled"),
             **_prices(sorted(row.prices.all(), key=lambda price: price.valid_from)),
             **_fields(row, "capabilities", "context_window"),
+            **_group(row, "breaker", *_BREAKER),
         }
         for row in sorted(rows, key=lambda row: (row.provider.name, row.model))
     ]

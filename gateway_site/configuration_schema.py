@@ -142,6 +142,8 @@ ToolUrl = Annotated[str, Field(max_length=tools.MAX_URL), checked_by(tools.valid
 Variable = Annotated[str, Field(max_length=100), checked_by(validate_variable)]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(check_model)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Failures = Annotated[int, Field(ge=0, le=2**15 - 1)]
 Usd = Annotated[Decimal, BeforeValidator(read_usd), Field(ge=0, max_digits=14, decimal_places=6)]
 Moment = Annotated[datetime, BeforeValidator(read_moment)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -159,6 +161,28 @@ class TimeoutsEntry(Entry):
     total: Seconds = default(Provider, "timeout_total_s")
 
 
+class ProviderBreakerEntry(Entry):
+    """When a deployment is not asked for a while (`providers.breaker`)."""
+
+    failures: Failures = default(Provider, "breaker_failures")
+    rate: Part = default(Provider, "breaker_rate")
+    window_s: Seconds = default(Provider, "breaker_window_s")
+    open_s: Seconds = default(Provider, "breaker_open_s")
+
+
+class BreakerEntry(Entry):
+    """The same of one deployment; what is not named is its provider's."""
+
+    failures: Failures | None = None
+    rate: Part | None = None
+    window_s: Seconds | None = None
+    open_s: Seconds | None = None
+
+
+def breaker_columns(entry: ProviderBreakerEntry | BreakerEntry) -> dict[str, Any]:
+    return {f"breaker_{name}": value for name, value in entry.model_dump().items()}
+
+
 class ProviderEntry(Entry):
     name: Name
     kind: Annotated[str, one_of(Kind.values)]
@@ -171,7 +195,7 @@ class ProviderEntry(Entry):
     timeouts: TimeoutsEntry | None = None
     max_retries: Annotated[int, Field(ge=0, le=2**15 - 1)] = default(Provider, "max_retries")
     options: dict[str, Any] = default(Provider, "options")
-    breaker: NotAvailable = None
+    breaker: ProviderBreakerEntry = ProviderBreakerEntry()
 
     @model_validator(mode="after")
     def _agree(self) -> ProviderEntry:
@@ -201,6 +225,7 @@ class ProviderEntry(Entry):
             "timeout_total_s": timeouts.total,
             "max_retries": self.max_retries,
             "options": self.options,
+            **breaker_columns(self.breaker),
         }
 
 
@@ -230,7 +255,7 @@ class DeploymentEntry(Entry):
         Deployment, "capabilities"
     )
     context_window: Count | None = None
-    breaker: NotAvailable = None
+    breaker: BreakerEntry = BreakerEntry()
 
     @model_validator(mode="after")
     def _agree(self) -> DeploymentEntry:
@@ -246,6 +271,7 @@ class DeploymentEntry(Entry):
             "enabled": self.enabled,
             "capabilities": self.capabilities,
             "context_window": self.context_window,
+            **breaker_columns(self.breaker),
         }
 
 

@@ -29,6 +29,7 @@ from providers.admin_forms import (
     label,
 )
 from providers.admin_history import HistoryAdmin
+from providers.breaker_admin import CircuitBreakerAdmin as CircuitBreakerAdmin
 from providers.capabilities import CAPABILITY_NAMES
 from providers.connection import ConnectionFailure, ConnectionReport, test_connection
 from providers.measuring import measure
@@ -39,6 +40,14 @@ from providers.snapshot import provider_facts
 
 MAX_MEASURED = 3
 """Deployments measured in one go: somebody waits for the page."""
+
+
+BREAKER = (("breaker_failures", "breaker_rate"), ("breaker_window_s", "breaker_open_s"))
+ABOUT_BREAKERS = (
+    "A deployment whose requests fail so often is not asked for a while: routes go on with their "
+    "next target, other requests are refused at once. Requests that are themselves wrong never "
+    "count."
+)
 
 
 class DeploymentInline(TabularInline):
@@ -78,6 +87,7 @@ class ProviderAdmin(HistoryAdmin):
                 )
             },
         ),
+        ("Circuit breaker", {"fields": BREAKER, "description": ABOUT_BREAKERS}),
         ("Options", {"fields": ("options",), "classes": ("collapse",)}),
     )
 
@@ -218,6 +228,7 @@ class DeploymentAdmin(HistoryAdmin):
     fieldsets = (
         (None, {"fields": ("provider", "model", "enabled", "context_window")}),
         ("Capabilities", {"fields": ("capabilities", "measured")}),
+        ("Circuit breaker", {"fields": BREAKER, "classes": ("collapse",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Deployment]:

@@ -210,13 +210,14 @@ class Meter:
         callers ask for is theirs to invent."""
         if name in self._models:
             return name
-        if len(self._models) >= MAX_MODELS or not _is_public(name):
+        if len(self._models) >= MAX_MODELS or not is_public(name):
             return OTHER
         self._models.add(name)
         return name
 
 
-def _is_public(name: str) -> bool:
+def is_public(name: str) -> bool:
+    """Whether somebody configured a name, or a provider lists it."""
     configuration = snapshot.current()
     if name in configuration.routes:
         return True

@@ -23,8 +23,19 @@ from gateway_api.openai.schema import ERROR_RESPONSES
 from gateway_api.schemas import only
 from keys.addresses import is_from
 from keys.authentication import identify
+from providers import breakers, snapshot
+from providers.breaker import State
 from usage.gauges import Gauges, read_all
-from usage.metering import BOUNDS, COUNTERS, HISTOGRAMS, MICRO, Family, Series
+from usage.metering import (
+    BOUNDS,
+    COUNTERS,
+    HISTOGRAMS,
+    MAX_MODELS,
+    MICRO,
+    Family,
+    Series,
+    is_public,
+)
 from usage.tally import add_up
 
 PREFIX = "abstractcore_"
@@ -85,6 +96,7 @@ class _Counts(Collector):
         for family in HISTOGRAMS:
             yield _histogram(family, series)
         yield from _gauges(workers)
+        yield _breakers()
         yield GaugeMetricFamily(
             f"{PREFIX}journal_bytes",
             "Journal files on this machine, those of dead workers too.",
@@ -134,6 +146,24 @@ def _gauges(workers: Iterable[Gauges]) -> Iterator[Metric]:
         ),
     ):
         yield GaugeMetricFamily(PREFIX + name, help_, value=value)
+
+
+_STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+
+
+def _breakers() -> Metric:
+    """Of what is configured, as this worker knows them: the database may be away."""
+    metric = GaugeMetricFamily(
+        f"{PREFIX}circuit_breaker_state",
+        "0 closed, 1 half open, 2 open.",
+        labels=["provider", "model"],
+    )
+    known = {each.key: each.standing.state for each in breakers.all_known()}
+    configured = snapshot.current().deployments
+    listed = [key for key in known if key not in configured and is_public("/".join(key))]
+    for key in (*configured, *listed[:MAX_MODELS]):
+        metric.add_metric(key, _STATES[known.get(key, State.CLOSED)])
+    return metric
 
 
 def _processes(workers: Iterable[Gauges]) -> Iterator[Metric]:

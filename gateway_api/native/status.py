@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,12 +17,16 @@ from rest_framework.request import Request
 from chat.errors import ServiceUnavailable
 from gateway_api.answers import AnyAnswer, json_answer
 from gateway_api.async_view import AsyncAPIView
+from gateway_api.circuits import told_breakers
 from gateway_api.native.status_schema import STATUS
 from gateway_api.openai.schema import ERROR_RESPONSES
 from gateway_api.resources import configuration
 from gateway_api.schemas import only
 from keys.caller import Caller
 from providers import discovery, health, snapshot
+from providers.breaker import State
+from providers.breaker_rows import CircuitBreaker
+from providers.breaker_store import all_breakers
 from providers.database import in_database
 from providers.health import Checked
 from providers.snapshot import ProviderFacts, Snapshot
@@ -51,6 +55,7 @@ class _Read:
     total_requests: int
     cost_today: Decimal
     active_sessions: int
+    breakers: Sequence[tuple[CircuitBreaker, datetime]]
 
 
 class StatusView(AsyncAPIView):
@@ -78,11 +83,6 @@ class StatusView(AsyncAPIView):
         return json_answer(_status(current, found, self.caller))
 
 
-def circuit_breakers() -> dict[str, Any]:
-    """The breakers by deployment; there are none yet."""
-    return {}
-
-
 def _read(owner: str | None) -> _Read:
     return _Read(
         workers=living_workers(),
@@ -90,6 +90,7 @@ def _read(owner: str | None) -> _Read:
         total_requests=all_requests(),
         cost_today=cost_today(owner),
         active_sessions=active_sessions(timezone.now() - timedelta(hours=SESSION_HOURS)),
+        breakers=all_breakers(),
     )
 
 
@@ -98,20 +99,33 @@ def _status(current: Snapshot, found: _Read, caller: Caller) -> dict[str, Any]:
     providers = health.overall(current, [row.providers for row in rows])
     lags = [_lag_ms(row, now, found.revision) for row, now in found.workers]
     p50, p95, p99 = percentiles([row.latencies for row in rows], 0.5, 0.95, 0.99)
+    circuits = told_breakers(current, found.breakers)
     began = min((row.started_at for row in rows), default=timezone.now())
     return {
-        "status": "degraded" if _is_troubled(current, providers, rows, lags) else "healthy",
+        "status": _word(_is_troubled(current, providers, rows, lags) or _any_open(circuits)),
         "version": settings.VERSION,
         "uptime_seconds": max(0, round((timezone.now() - began).total_seconds())),
         "total_requests": found.total_requests,
         "active_sessions": found.active_sessions,
         "providers": [_provider(current, *each, caller) for each in providers],
-        "circuit_breakers": circuit_breakers(),
+        "circuit_breakers": {
+            name: told if caller.is_admin else {"state": told["state"]}
+            for name, told in circuits.items()
+            if caller.is_admin or caller.may_use(name)
+        },
         "workers": [_worker(row, lag, caller) for row, lag in zip(rows, lags, strict=True)],
         "usage_queue_depth": sum(row.queue_depth for row in rows),
         "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
         "cost_usd_today": usd_text(found.cost_today),
     }
+
+
+def _word(troubled: bool) -> str:
+    return "degraded" if troubled else "healthy"
+
+
+def _any_open(circuits: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(told["state"] != State.CLOSED for told in circuits.values())
 
 
 def _is_troubled(

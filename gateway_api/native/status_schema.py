@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway_api.native.providers import STATUSES
+from providers.breaker import State
 
 _COUNT = {"type": "integer"}
 _NUMBER = {"type": ["number", "null"]}
@@ -30,6 +31,16 @@ _WORKER = {
         "queue_behind_seconds": {"type": "number", "description": "For admins."},
     },
 }
+_BREAKER = {
+    "type": "object",
+    "description": "Of a deployment; ordinary keys are told the state.",
+    "required": ["state"],
+    "properties": {
+        "state": {"type": "string", "enum": [state.value for state in State]},
+        "failures": {**_COUNT, "description": "In the window. For admins."},
+        "open_until": {"type": ["string", "null"], "format": "date-time"},
+    },
+}
 STATUS: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -49,7 +60,7 @@ STATUS: dict[str, Any] = {
                 },
             },
         },
-        "circuit_breakers": {"type": "object", "additionalProperties": {"type": "object"}},
+        "circuit_breakers": {"type": "object", "additionalProperties": _BREAKER},
         "workers": {"type": "array", "items": _WORKER},
         "usage_queue_depth": {
             **_COUNT,

@@ -148,6 +148,10 @@ def provider_form(row: Provider | None = None, **changes: Any) -> dict[str, Any]
         "timeout_idle_s": "60",
         "timeout_total_s": "600",
         "max_retries": "2",
+        "breaker_failures": "5",
+        "breaker_rate": "0.5",
+        "breaker_window_s": "30",
+        "breaker_open_s": "30",
         "options": "{}",
         **management("deployments"),
     }

@@ -146,7 +146,7 @@ providers:
   - {{name: c, kind: fake, api_key: sk-canary, api_key_env: X}}
   - {{name: d, kind: fake, timeout_s: 1, timeouts: {{idle: 1}}}}
   - {{name: e, kind: openai-compatible}}
-  - {{name: f, kind: fake, breaker: {{failures: 1}}}}
+  - {{name: f, kind: fake, breaker: {{failures: -1, rate: 2, window_s: 0, opens: 1}}}}
   - {{name: g, kind: fake, base_url: "ftp://x"}}
 deployments:
   - {{provider: openai, model: x, capabilities: {{flying: true}}, price: {{input: -1}}}}
@@ -175,7 +175,10 @@ surprise: 1
         "providers[2]: api_key and api_key_env exclude one another",
         "providers[3]: timeout_s and timeouts exclude one another",
         "providers[4]: An OpenAI-compatible provider needs its address.",
-        "providers[5].breaker: not available in this version",
+        "providers[5].breaker.failures: must be greater than or equal to 0",
+        "providers[5].breaker.rate: must be less than or equal to 1",
+        "providers[5].breaker.window_s: must be greater than 0",
+        "providers[5].breaker.opens: unknown field",
         "providers[6].base_url: Use an http:// or https:// URL of a host, a port and a path only.",
         "deployments[0].price.input: must be greater than or equal to 0",
         "deployments[0].price.output: is required",

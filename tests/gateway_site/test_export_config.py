@@ -20,14 +20,15 @@ RICH = """
 providers:
   - {name: a.b, kind: fake, api_key: sk-canary-1, options: {z: [1, 2.5, null], a: {"on": "off"}}}
   - {name: A-B, kind: openai-compatible, base_url: "https://example.test/v1", api_key: sk-canary-2,
-     timeouts: {connect: 0.5, total: 900}, max_retries: 0, enabled: false}
+     timeouts: {connect: 0.5, total: 900}, max_retries: 0, enabled: false,
+     breaker: {failures: 3, open_s: 7.5}}
   - {name: ref, kind: anthropic, api_key_env: TEAM_KEY, base_url_env: TEAM_URL, timeout_s: 30}
 deployments:
   - {provider: ref, model: org/m:1, enabled: false, prices: [
      {valid_from: "2026-01-01T00:00:00Z", input: 0.000001, output: "12345678.123456"},
      {valid_from: 2026-02-01, input: 1, output: 2, cached_input: 0, cache_write: 0.5}]}
   - {provider: a.b, model: echo, price: {input: 0.1, output: 1e-6},
-     capabilities: {vision: true, tools: false}, context_window: 8192}
+     capabilities: {vision: true, tools: false}, context_window: 8192, breaker: {rate: 0.25}}
 routes:
   - {name: "yes", targets: [{provider: ref, model: org/m:1}, {provider: a.b, model: bare}]}
   - {name: empty, enabled: false, targets: []}
@@ -73,6 +74,7 @@ def test_an_export_names_what_is_not_default_in_a_fixed_order(configured: None) 
         "base_url": "https://example.test/v1",
         "timeouts": {"connect": 0.5, "total": 900},
         "max_retries": 0,
+        "breaker": {"failures": 3, "open_s": 7.5},
     }
     assert exported["deployments"][0] == {
         "provider": "a.b",

@@ -54,7 +54,7 @@ def row(**changes: Any) -> Worker:
 
 
 def read(*rows: Worker, now: datetime = NOW) -> _Read:
-    return _Read([(each, now) for each in rows], 5, 0, Decimal(), 0)
+    return _Read([(each, now) for each in rows], 5, 0, Decimal(), 0, [])
 
 
 def state(current: Snapshot, *rows: Worker, now: datetime = NOW) -> str:
