@@ -166,6 +166,10 @@ async def upstream(scope: Any, receive: Any, send: Any) -> None:
         return
     body = await body_of(receive)
     request = json.loads(body or b"{}")
+    if scope["path"] not in DIALECTS:  # its list of models, which the gateway asks for by itself
+        await start(send, b"application/json", 404)
+        await send({"type": "http.response.body", "body": b"{}"})
+        return
     dialect = DIALECTS[scope["path"]]
     chunks, pause_ms = shape_of(body)
     if not request.get("stream"):
