@@ -16,9 +16,7 @@ from usage.summaries import rfc3339
 def tell_circuit(type_: str, breaker: Breaker, failures: int) -> None:
     """Publishes one of the events `circuit_opened`, `circuit_half_open` and `circuit_closed`."""
     provider, model = breaker.key
-    fields: dict[str, Any] = {"failures": failures}
-    if type_ == "circuit_opened":
-        fields["open_for_ms"] = round(breaker.limits.open_s * 1000)
+    fields = {"failures": failures, "open_for_ms": round(breaker.limits.open_s * 1000)}
     publish(type_, fields, provider=provider, model=f"{provider}/{model}")
 
 

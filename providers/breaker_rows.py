@@ -39,8 +39,11 @@ class CircuitBreaker(models.Model):
     def failures(self, limits: Limits, now: datetime) -> int:
         """In the window that ends `now`; of one that is not closed, those that opened it."""
         if self.state != State.CLOSED:
-            return sum(bucket.failures for bucket in self.buckets())
+            return self.failures_of_all()
         return Window(limits.window_s, self.buckets()).counts(now.timestamp())[1]
+
+    def failures_of_all(self) -> int:
+        return sum(bucket.failures for bucket in self.buckets())
 
     def change(self, state: State, until: datetime | None) -> None:
         """A new standing, unsaved. What was counted before is over when it closes."""

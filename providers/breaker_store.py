@@ -86,7 +86,7 @@ def _begin_trial(key: Key, until: float) -> Told:
         if begins:
             row.change(State.HALF_OPEN, _moment(until + ahead_s))
             row.save()
-        return Told(row.standing(ahead_s), begins)
+        return Told(row.standing(ahead_s), begins, row.failures_of_all())
 
 
 def _end_trial(key: Key, limits: Limits, answered: bool | None) -> Told:
@@ -94,12 +94,11 @@ def _end_trial(key: Key, limits: Limits, answered: bool | None) -> Told:
         row, now = _locked(key)
         if row is None:
             return Told(CLOSED if answered else _alone(limits), changed=True)
-        wanted = State.CLOSED if answered else State.OPEN
+        wanted, failures = State.CLOSED if answered else State.OPEN, row.failures_of_all()
         ends = row.state != wanted
         rest = timedelta(seconds=limits.open_s if answered is False else 0)
         row.change(wanted, None if answered else now + rest)
         row.save()
-        failures = 1 if answered is False else 0
         return Told(row.standing(now.timestamp() - time.time()), ends, failures)
 
 

@@ -127,7 +127,7 @@ async def admit(breaker: Breaker) -> bool:
         breaker.is_asking = False
     breaker.stand(told.standing)
     if told.changed:
-        announce("circuit_half_open", breaker)
+        announce("circuit_half_open", breaker, told.failures)
         return True
     if breaker.is_closed:
         return False
@@ -214,7 +214,7 @@ def _end_trial(breaker: Breaker, *, answered: bool | None) -> None:
     else:
         breaker.stand(_opened(breaker.limits))
     type_ = {True: "circuit_closed", False: "circuit_opened", None: ""}[answered]
-    alone = Told(breaker.standing, True, failures=1 if answered is False else 0)
+    alone = Told(breaker.standing, changed=True)
     _share(
         _share_change(
             breaker, type_, alone, lambda s: s.end_trial(*_of(breaker), answered=answered)

@@ -90,9 +90,9 @@ def test_all_workers_let_a_failing_upstream_rest_and_try_it_once(
     wait_until(lambda: len(circuit_events(gateway, model)) >= 3, seconds=5)
     types = [type_ for type_, _ in circuit_events(gateway, model)]
     assert types == ["circuit_opened", "circuit_half_open", "circuit_closed"]
-    opening = circuit_events(gateway, model)[0][1]
-    assert opening["failures"] >= 5
-    assert opening["open_for_ms"] == REST_S * 1000
+    for _, fields in circuit_events(gateway, model):
+        assert fields["failures"] >= 5
+        assert fields["open_for_ms"] == REST_S * 1000
 
 
 def test_an_open_breaker_is_seen(gateway: Gateway, provider: Upstream) -> None:
