@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 
 import orjson
@@ -83,7 +84,11 @@ class EventStreamView(AsyncAPIView):
         cursor = newest if after is None else min(after, newest)
         stream = _Stream(request, wanted, cursor=cursor, newest=newest)
         return StreamAnswer(
-            _greeting(cursor), stream.pieces(), keepalive=KEEPALIVE, failure=_ending
+            _greeting(cursor),
+            stream.pieces(),
+            keepalive=KEEPALIVE,
+            failure=_ending,
+            check=stream.check,
         )
 
 
@@ -115,18 +120,26 @@ class _Stream:
         While that cannot be found out nothing is told, and the stream stays."""
         if self._generation == ring.generation and time.monotonic() < self._check_due:
             return True
-        generation = ring.generation
         try:
-            caller = await identify(self._request)
+            await self._ask_again()
         except ServiceUnavailable:
             await asyncio.sleep(AWAY_S)
             return False
+        return True
+
+    async def check(self) -> None:
+        """Raises what ends the stream of a caller who may not read any longer."""
+        with suppress(ServiceUnavailable):
+            await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        generation = ring.generation
+        caller = await identify(self._request)
         if caller.name != self._name:
             # In local mode a revoked key leaves an administrator behind.
             raise AuthenticationFailed("The API key is not the one that opened this stream.")
         self._wanted = replace(self._wanted, owner=visible_to(caller))
         self._generation, self._check_due = generation, time.monotonic() + RECHECK_S
-        return True
 
     async def _next(self) -> bytes:
         if self._cursor >= feed.floor:
