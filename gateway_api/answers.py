@@ -7,7 +7,7 @@ none of what they carry (cookies, charsets, closers).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -49,9 +49,14 @@ def json_answer(value: Any, *, status: int = 200, headers: Headers = ()) -> Answ
 class StreamAnswer:
     """A stream whose first piece is known to be good. `pieces` is closed whatever happens;
     `keepalive` is sent after a while of silence, when not empty. The last piece is `ending`, or
-    what `failure` makes of the exception that ended `pieces`."""
+    what `failure` makes of the exception that ended `pieces`.
 
-    __slots__ = ("ending", "failure", "first", "headers", "keepalive", "pieces", "status")
+    `check` raises a GatewayError when the reader may not read any longer. `pieces` has to ask that
+    itself; while it waits for the reader, `check` is asked every few seconds instead, and what it
+    refuses is cut off.
+    """
+
+    __slots__ = ("check", "ending", "failure", "first", "headers", "keepalive", "pieces", "status")
 
     def __init__(
         self,
@@ -63,12 +68,14 @@ class StreamAnswer:
         keepalive: bytes = b"",
         ending: bytes = b"",
         failure: Callable[[Exception], bytes] | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.first = first
         self.pieces = pieces
         self.keepalive = keepalive
         self.ending = ending
         self.failure = failure
+        self.check = check
         self.status = 200
         self.headers = raw_headers(content_type, headers)
         self.headers.append((b"cache-control", b"no-cache"))

@@ -25,6 +25,7 @@ from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import Resolver404, ResolverMatch, get_resolver
 
+from chat.errors import GatewayError
 from chat.ids import new_id
 from gateway_api.answers import Answer, AnyAnswer, StreamAnswer
 from gateway_api.errors import as_gateway_error
@@ -42,6 +43,8 @@ WATCH_AFTER_S = 0.02
 KEEPALIVE_S = 15.0
 """The longest silence of a stream."""
 TICKS = 5
+CHECK_S = 3.0
+"""How often the reader of a stream that waits for it is asked for its permission."""
 MAX_DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_TIMEOUT_S = 10.0
 _MAX_HOSTS = 256
@@ -309,6 +312,7 @@ class LeanASGIHandler(ASGIHandler):
 
 async def _send_stream(answer: StreamAnswer, departure: Departure, writer: Writer) -> None:
     pieces = answer.pieces
+    guard = _Guard(writer, answer.check) if answer.check is not None else None
     try:
         departure.watch()
         await writer.begin(answer.status, answer.headers, answer.first)
@@ -327,6 +331,8 @@ async def _send_stream(answer: StreamAnswer, departure: Departure, writer: Write
         departure.stop()
         await writer.end(last)
     finally:
+        if guard is not None:
+            guard.stop()
         writer.leave()
         await pieces.aclose()
 
@@ -364,6 +370,31 @@ class _Silence:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+
+
+class _Guard:
+    """Cuts off a reader who may not read any longer, and takes nothing by which to tell it so. The
+    caller's departure, which the server tells of then, ends the rest."""
+
+    __slots__ = ("_check", "_task", "_writer")
+
+    def __init__(self, writer: Writer, check: Callable[[], Awaitable[None]]) -> None:
+        self._writer = writer
+        self._check = check
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            if self._writer.is_held_up:
+                try:
+                    await self._check()
+                except GatewayError:
+                    self._writer.cut()
+                    return
+
+    def stop(self) -> None:
+        self._task.cancel()
 
 
 async def _send_whole(request: LeanRequest, answer: Answer, writer: Writer) -> None:

@@ -9,6 +9,9 @@ that changes.
 daphne's `send` returns at once whether the caller reads or not. Its requests are Twisted's, which
 tell who registers as their producer when to pause: a stream waits then.
 
+Neither server ever gives a stream up whose reader takes nothing, and closing its connection would
+wait for the reader too. The kernel is asked to break it after STUCK_S; `cut` breaks it now.
+
 Whatever looks otherwise is served through `send`.
 """
 
@@ -16,7 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,6 +32,10 @@ from gateway_api.answers import RawHeaders
 
 Message = Mapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
+
+STUCK_S = 60
+"""A stream whose reader's machine takes nothing for so long is over (where the system can tell:
+Linux). Reading slowly is no reason: it counts from the last byte that was taken."""
 
 _ILLEGAL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """No header value may hold these: the last guard against a response that a caller splits."""
@@ -63,6 +73,14 @@ class Writer:
     def leave(self) -> None:
         """Whatever became of a stream, nothing of it is written any more."""
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether a stream waits for its reader to take something."""
+        return False
+
+    def cut(self) -> None:
+        """Breaks a stream's connection, whatever is still to be read of it."""
+
 
 class _DaphneWriter(Writer):
     """Waits while Twisted's buffer is full. It is the request's producer from the beginning of a
@@ -79,6 +97,7 @@ class _DaphneWriter(Writer):
     async def begin(self, status: int, headers: RawHeaders, first: bytes) -> None:
         if self._request.channel is not None:  # else the caller has left
             self._request.registerProducer(self, True)
+            _break_when_stuck(self._request.channel.transport.getHandle())
         await super().begin(status, headers, first)
 
     async def piece(self, body: bytes) -> None:
@@ -86,12 +105,21 @@ class _DaphneWriter(Writer):
         await super().piece(body)
 
     async def end(self, last: bytes) -> None:
+        await self._is_free.wait()
         self.leave()
         await super().end(last)
 
     def leave(self) -> None:
         if self._request.producer is self and self._request.channel is not None:
             self._request.unregisterProducer()
+
+    @property
+    def is_held_up(self) -> bool:
+        return not self._is_free.is_set()
+
+    def cut(self) -> None:
+        if self._request.channel is not None:
+            self._request.channel.transport.abortConnection()
 
     # What Twisted calls its producer, of which it asks no more (IPushProducer).
 
@@ -128,6 +156,7 @@ class _UvicornWriter(Writer):
 
     async def begin(self, status: int, headers: RawHeaders, first: bytes) -> None:
         cycle = self._cycle
+        _break_when_stuck(cycle.transport.get_extra_info("socket"))
         if not _may_begin(cycle):
             await super().begin(status, headers, first)
             return
@@ -150,6 +179,17 @@ class _UvicornWriter(Writer):
         else:
             await super().end(last)
 
+    @property
+    def is_held_up(self) -> bool:
+        return bool(self._cycle.flow.write_paused)
+
+    def cut(self) -> None:
+        # Or the kernel would keep what it holds, some megabytes, for a reader who may come yet.
+        connection = self._cycle.transport.get_extra_info("socket")
+        with suppress(OSError):  # it is gone already
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._cycle.transport.abort()
+
 
 def writer_for(scope: Message, send: Send) -> Writer:
     """The writer of one request's answer."""
@@ -159,6 +199,13 @@ def writer_for(scope: Message, send: Send) -> Writer:
     if isinstance(send, partial) and hasattr(send.args[0], "registerProducer"):
         return _DaphneWriter(send, send.args[0])
     return Writer(send)
+
+
+def _break_when_stuck(connection: Any) -> None:
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and connection is not None:
+        with suppress(OSError):  # no TCP, or gone already
+            connection.setsockopt(socket.IPPROTO_TCP, option, STUCK_S * 1000)
 
 
 def _may_begin(cycle: RequestResponseCycle) -> bool:

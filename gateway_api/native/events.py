@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import orjson
+from django.conf import settings
 from django.db import Error
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from chat.errors import AuthenticationFailed, InvalidRequest, ServiceUnavailable
+from chat.errors import AuthenticationFailed, InvalidRequest, RateLimited, ServiceUnavailable
 from chat.sse import KEEPALIVE, encode_event
 from events_app.feed import AWAY_S, feed
 from events_app.models import EventType
@@ -70,63 +73,96 @@ class EventStreamView(AsyncAPIView):
             (200, CONTENT_TYPE): OpenApiResponse(
                 OpenApiTypes.STR, examples=[OpenApiExample("event", value=_EXAMPLE)]
             ),
-            **only(ERROR_RESPONSES, 400, 401, 503),
+            **only(ERROR_RESPONSES, 400, 401, 429, 503),
         },
         tags=["Operations"],
     )
     async def get(self, request: Request) -> AnyAnswer:
         wanted, after = read_wanted(request), read_after(request)
-        newest = await asyncio.to_thread(newest_id)
         if request.method == "HEAD":
             return Answer(b"", content_type=CONTENT_TYPE)
-        # An id from the future is another database's, from before a restored backup.
-        cursor = newest if after is None else min(after, newest)
-        stream = _Stream(request, wanted, cursor=cursor, newest=newest)
+        stream = _Stream(request, wanted, after)
+        pieces = stream.pieces()
         return StreamAnswer(
-            _greeting(cursor), stream.pieces(), keepalive=KEEPALIVE, failure=_ending
+            await anext(pieces), pieces, keepalive=KEEPALIVE, failure=_ending, check=stream.check
         )
+
+
+_open: Counter[str] = Counter()
+"""This worker's streams, by the names of those who read them."""
+
+
+@contextmanager
+def _counted(name: str) -> Iterator[None]:
+    """Raises RateLimited when somebody has as many streams open as one may."""
+    if _open[name] >= settings.EVENT_STREAMS_PER_KEY:
+        raise RateLimited(
+            f"'{name}' has {_open[name]} event streams open at this worker already.",
+            code="too_many_streams",
+            retry_after="5",
+        )
+    _open[name] += 1
+    try:
+        yield
+    finally:
+        _open[name] -= 1
+        if not _open[name]:
+            del _open[name]
 
 
 class _Stream:
     """One reader: a cursor into the feed, and what it may be told."""
 
-    def __init__(self, request: Request, wanted: Wanted, *, cursor: int, newest: int) -> None:
+    def __init__(self, request: Request, wanted: Wanted, after: int | None) -> None:
         self._request = request._request
         self._name = request.user.name  # type: ignore[union-attr]
         self._wanted = wanted
-        self._cursor = cursor
-        self._newest = newest
+        self._after = after
+        self._cursor = 0
         self._has_caught_up = False
         self._generation = -1
         self._check_due = 0.0
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        """Events as they come, until the server stops. Raises AuthenticationFailed when the caller
-        may not read any longer."""
-        with feed.reading(self._newest):
-            while not feed.is_closed:
-                if await self._may_go_on() and (piece := await self._next()):
-                    yield piece
-                else:
-                    await feed.wait(self._cursor, RECHECK_S)
+        """A greeting, then events as they come, until the server stops. Raises RateLimited before
+        the greeting, AuthenticationFailed when the caller may not read any longer."""
+        with _counted(self._name):
+            newest = await asyncio.to_thread(newest_id)
+            # An id from the future is another database's, from before a restored backup.
+            self._cursor = newest if self._after is None else min(self._after, newest)
+            with feed.reading(newest):
+                yield _greeting(self._cursor)
+                while not feed.is_closed:
+                    if await self._may_go_on() and (piece := await self._next()):
+                        yield piece
+                    else:
+                        await feed.wait(self._cursor, RECHECK_S)
 
     async def _may_go_on(self) -> bool:
         """Asks again who reads this, now and then and after every change of the configuration.
         While that cannot be found out nothing is told, and the stream stays."""
         if self._generation == ring.generation and time.monotonic() < self._check_due:
             return True
-        generation = ring.generation
         try:
-            caller = await identify(self._request)
+            await self._ask_again()
         except ServiceUnavailable:
             await asyncio.sleep(AWAY_S)
             return False
+        return True
+
+    async def check(self) -> None:
+        """Raises what ends the stream of a caller who may not read any longer."""
+        with suppress(ServiceUnavailable):
+            await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        generation = ring.generation
+        caller = await identify(self._request)
         if caller.name != self._name:
             # In local mode a revoked key leaves an administrator behind.
             raise AuthenticationFailed("The API key is not the one that opened this stream.")
         self._wanted = replace(self._wanted, owner=visible_to(caller))
         self._generation, self._check_due = generation, time.monotonic() + RECHECK_S
-        return True
 
     async def _next(self) -> bytes:
         if self._cursor >= feed.floor:

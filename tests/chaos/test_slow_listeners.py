@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.events_app.stage import PATH, ids_in_table, insert_rows
-from tests.gateway import KEY, Gateway
+from tests.gateway import KEY, Gateway, wait_until
 
 READERS, BURSTS, ROWS = 20, 12, 1000
 PADDING = json.dumps({"error": "x" * 2000})
 MAX_GROWTH_KIB = 100 * 1024
 """What they are owed is 20 times 26 MB, of which the kernel takes up to 4 MB for each."""
+WITHIN_S = 5.0
 
 
 @contextmanager
@@ -61,6 +63,28 @@ def test_a_reader_that_sleeps_is_bounded_and_told_how_many_it_missed(served: Gat
     assert len(counts) == 1
     assert len(ids) + counts[0] == len(wanted)
     assert ids == wanted[: len(ids) - 1] + wanted[-1:]
+
+
+def test_the_stream_of_a_revoked_key_ends_though_its_reader_never_reads(served: Gateway) -> None:
+    with sleeping(served) as reader:
+        read_until(reader, b"id: ")
+        for _ in range(4):
+            insert_rows(served, ROWS, fields=PADDING)
+        time.sleep(2)  # until no buffer between here and there takes more
+        assert not is_cut(reader)
+        served.execute("UPDATE keys_virtualkey SET enabled = false WHERE name = 'ci'")
+        try:
+            wait_until(lambda: is_cut(reader), seconds=WITHIN_S)
+        finally:
+            served.execute("UPDATE keys_virtualkey SET enabled = true WHERE name = 'ci'")
+    assert "Traceback" not in served.log
+
+
+def is_cut(connection: socket.socket) -> bool:
+    """Whether the other side closed the connection; without reading from it."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
 
 
 def told_in(received: bytes) -> tuple[list[int], list[int]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -12,23 +15,29 @@ from events_app.feed import feed
 from gateway_site.asgi_handler import LeanASGIHandler
 from tests.gateway_api.conftest import make_key, secret
 
-SCOPE = {
-    "type": "http",
-    "method": "GET",
-    "path": "/v1/events/stream",
-    "query_string": b"",
-    "headers": [
-        (b"host", b"localhost"),
-        (b"authorization", f"Bearer {secret('user')}".encode()),
-    ],
-}
+
+class Asked(NamedTuple):
+    """What was answered to one who listens."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
 
 
-async def listen_and_leave() -> tuple[bool, list[Any]]:
-    """Whether the feed was followed meanwhile, and what was sent."""
+@asynccontextmanager
+async def listening(name: str) -> AsyncIterator[Asked]:
+    """A listener with the key of this name, who leaves at the end."""
     has_begun, leaves = asyncio.Event(), asyncio.Event()
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
+    credential = f"Bearer {secret(name)}".encode()
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/events/stream",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"authorization", credential)],
+    }
 
     async def receive() -> Any:
         if messages:
@@ -41,25 +50,65 @@ async def listen_and_leave() -> tuple[bool, list[Any]]:
         if message.get("body"):
             has_begun.set()
 
-    serving = asyncio.create_task(LeanASGIHandler()(SCOPE, receive, send))
-    await has_begun.wait()
-    await asyncio.sleep(0.05)
-    was_followed = feed._task is not None
+    serving = asyncio.create_task(LeanASGIHandler()(scope, receive, send))
+    async with asyncio.timeout(10):
+        await has_begun.wait()
+    start, body = sent[:2]
+    yield Asked(start["status"], dict(start["headers"]), body["body"])
     leaves.set()
     async with asyncio.timeout(1):
         await serving
-    return was_followed, sent
 
 
 @pytest.mark.django_db(transaction=True)
 def test_who_leaves_is_forgotten_and_the_last_one_ends_the_reading() -> None:
     make_key("user")
-    was_followed, sent = async_to_sync(listen_and_leave)()
-    assert was_followed
+
+    async def ask() -> Asked:
+        async with listening("user") as asked:
+            await asyncio.sleep(0.05)
+            assert feed._task is not None
+        return asked
+
+    asked = async_to_sync(ask)()
     assert (feed._readers, feed._task) == (0, None)
-    start, *bodies = sent
-    headers = dict(start["headers"])
-    assert headers[b"content-type"] == b"text/event-stream"
-    assert headers[b"cache-control"] == b"no-cache"
-    assert headers[b"x-accel-buffering"] == b"no"
-    assert bodies[0]["body"].startswith(b"retry: 2000\nid: ")
+    assert asked.headers[b"content-type"] == b"text/event-stream"
+    assert asked.headers[b"cache-control"] == b"no-cache"
+    assert asked.headers[b"x-accel-buffering"] == b"no"
+    assert asked.body.startswith(b"retry: 2000\nid: ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_has_as_many_streams_as_one_may_is_refused_until_one_ends(settings: Any) -> None:
+    make_key("user")
+    make_key("another")
+    settings.EVENT_STREAMS_PER_KEY = 2
+
+    async def ask() -> None:
+        async with (
+            listening("user") as first,
+            listening("user"),
+            listening("user") as refused,
+            listening("another") as unharmed,
+        ):
+            assert (first.status, refused.status, unharmed.status) == (200, 429, 200)
+            assert refused.headers[b"retry-after"] == b"5"
+            error = json.loads(refused.body)["error"]
+            assert (error["type"], error["code"]) == ("rate_limit_error", "too_many_streams")
+        async with listening("user") as again:
+            assert again.status == 200
+
+    async_to_sync(ask)()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_burst_of_streams_opens_no_more_than_one_may_have(settings: Any) -> None:
+    make_key("user")
+    settings.EVENT_STREAMS_PER_KEY = 3
+
+    async def ask() -> list[int]:
+        async with AsyncExitStack() as stack:
+            entering = [stack.enter_async_context(listening("user")) for _ in range(12)]
+            return [each.status for each in await asyncio.gather(*entering)]
+
+    assert sorted(async_to_sync(ask)()) == [200] * 3 + [429] * 9

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from gateway_site import writer as writers
 from gateway_site.writer import Writer, writer_for
+from tests.gateway import free_port, wait_until
 
 pytestmark = pytest.mark.once
 JSON = [(b"content-type", b"application/json"), (b"x-request-id", b"r-1")]
@@ -137,6 +141,36 @@ async def test_a_full_buffer_is_waited_for_before_the_next_piece() -> None:
     cycle.flow.resume_writing()
     await piece
     assert wire.writes[1] == b"9\r\ndata: 2\n\n\r\n"
+
+
+async def test_a_reader_whose_machine_takes_nothing_for_long_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writers, "STUCK_S", 1)
+    pieces, is_over = 0, asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal pieces
+        writer = writer_for(scope, send)
+        await writer.begin(200, list(JSON), b"")
+        while not send.__self__.disconnected:
+            await writer.piece(bytes(1 << 16))
+            pieces += 1
+        is_over.set()
+
+    config = uvicorn.Config(application, port=free_port(), lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    try:
+        await asyncio.to_thread(wait_until, lambda: server.started, seconds=10)
+        with socket.create_connection(("127.0.0.1", config.port)) as reader:
+            reader.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            async with asyncio.timeout(20):
+                await is_over.wait()
+    finally:
+        server.should_exit = True
+        await serving
+    assert pieces > 1
 
 
 def test_uvicorns_cycle_has_what_the_writer_leans_on() -> None:
