@@ -63,13 +63,13 @@ def _refuse_ambiguity(raw: bytes, body: dict[str, Any]) -> None:
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(
-            f"The name {twice[:64]!r} stands twice in one JSON object.", code="invalid_json"
-        )
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise InvalidRequest(
+                f"The name {name[:64]!r} stands twice in one JSON object.", code="invalid_json"
+            )
+        members[name] = value
     return members
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
-from chat.errors import GatewayError, RateLimited, ServiceUnavailable
+from chat.errors import GatewayError, InvalidRequest, RateLimited, ServiceUnavailable
 from chat.requests import ChatRequest
 from chat.types import Batch, Reply
 from gateway_api import tool_loop
@@ -17,6 +18,8 @@ from keys.limits import admit
 from providers import snapshot
 from providers.adapters.base import ChatAdapter
 from providers.dispatch import Dispatch
+from providers.emulation.schema import LARGE_BYTES, schema_of
+from providers.emulation.strategies import SCHEMA_PARAM, schema_asked, wants_schema
 from providers.http import HttpClient
 from providers.routing import Plan, find_plan, speaking
 from providers.snapshot import Snapshot
@@ -32,11 +35,21 @@ async def begin(
     """Finds who may serve the call and admits it. Raises InvalidRequest, ModelNotFound,
     RateLimited and ServiceUnavailable; no upstream was asked, and the ledger knows nothing."""
     tools = None
-    if isinstance(call.request, ChatRequest) and call.request.server_rounds:
-        tools = await server_tools(call)
+    if isinstance(call.request, ChatRequest):
+        await _judge_schema(call.request)
+        if call.request.server_rounds:
+            tools = await server_tools(call)
     exchange = admitted(call, await _find_upstreams(call, http, narrow), journal=journal)
     exchange.tools = tools
     return exchange
+
+
+async def _judge_schema(request: ChatRequest) -> None:
+    """Has a large schema judged in a thread, so that the requests of others come in between (M5).
+    The verdict is remembered for who needs it."""
+    if request.size > LARGE_BYTES and wants_schema(request.params):
+        with suppress(InvalidRequest):  # where it matters it is told
+            await asyncio.to_thread(schema_of, schema_asked(request.params), param=SCHEMA_PARAM)
 
 
 def admitted(call: Call, dispatch: Dispatch, *, journal: Journal) -> Exchange:

@@ -14,9 +14,11 @@ from pydantic import RootModel
 from pydantic_core import CoreSchema, core_schema
 
 from chat.errors import InvalidRequest
+from providers.emulation.equality import are_unique
 from providers.emulation.formats import CHECKS
 from providers.emulation.patterns import matches
-from providers.emulation.schema import AnswerSchema, Part, subschemas
+from providers.emulation.schema import AnswerSchema
+from providers.emulation.schema_parts import Part, subschemas
 
 AnswerModel = RootModel[Any]
 
@@ -208,14 +210,14 @@ class _Builder:
         return core_schema.chain_schema(checks)
 
     def _object(self, schema: Mapping[str, Any]) -> CoreSchema:
-        required = schema.get("required", ())
-        named = {**dict.fromkeys(required, True), **schema.get("properties", {})}
+        required = dict.fromkeys(schema.get("required", ()), True)
+        named = {**required, **schema.get("properties", {})}
         fields = {
             name: core_schema.typed_dict_field(self._type(part), required=name in required)
             for name, part in named.items()
         }
         extra = schema.get("additionalProperties", True)
-        if extra is False and not set(required) <= set(schema.get("properties", ())):
+        if extra is False and not required.keys() <= set(schema.get("properties", ())):
             raise _refusal(f"{self._schema.param}.required", "what is required and not allowed")
         return core_schema.typed_dict_schema(
             fields,
@@ -311,4 +313,4 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 
 def _are_unique(items: list[Any]) -> bool:
-    return not any(_are_equal(item, other) for at, item in enumerate(items) for other in items[:at])
+    return are_unique(items, lambda _: None)

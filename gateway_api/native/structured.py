@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from chat.errors import StructuredOutputInvalid
 from chat.types import Reply
 from gateway_api import pipeline
 from gateway_api.answers import Answer, AnyAnswer
-from gateway_api.async_view import AsyncAPIView, read_parsed
+from gateway_api.async_view import AsyncAPIView, read_json_body
 from gateway_api.exchange import Call, Exchange
 from gateway_api.native.answer_model import AnswerModel
 from gateway_api.native.response_model import StructuredParams, parse_structured
@@ -60,7 +61,8 @@ class StructuredView(AsyncAPIView):
     )
     async def post(self, request: Request) -> AnyAnswer:
         http_request: Any = request._request
-        structured = await read_parsed(request, parse_structured)
+        # In a thread: a schema takes long to judge and to make a model of.
+        structured = await asyncio.to_thread(parse_structured, await read_json_body(request))
         call = Call(
             caller=self.caller,
             request=structured.request,

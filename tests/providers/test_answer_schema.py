@@ -128,6 +128,27 @@ def laughs(levels: int) -> dict[str, Any]:
     return {"$defs": named, "$ref": f"#/$defs/d{levels - 1}"}
 
 
+def choices(leaf: dict[str, Any]) -> dict[str, Any]:
+    """Each level offers nine times the one before it."""
+    named: dict[str, Any] = {"c0": {"minimum": 0, **leaf}}
+    for level in range(1, 5):
+        named[f"c{level}"] = {"anyOf": [{"$ref": f"#/$defs/c{level - 1}"}] * 9}
+    # What is no object is judged when the schema is.
+    return {"$defs": named, "if": {"type": ["array", "object", "string", "integer"]}} | {
+        "then": {"$ref": "#/$defs/c4"}
+    }
+
+
+def far(steps: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(steps):
+        schema = {"a": schema}
+    return schema
+
+
+NAMES = [f"n{at}" for at in range(3000)]
+
+
 def nested(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {}
     for _ in range(levels):
@@ -175,9 +196,18 @@ def test_a_schema_without_an_end_is_refused_at_once(schema: dict[str, Any]) -> N
     [
         (laughs(30), "x"),
         ({"items": {"anyOf": [{"const": n} for n in range(1000)]}}, [999] * 5000),
-        ({"uniqueItems": True}, [{"a": n} for n in range(20_000)]),
+        (choices({"enum": ["x" * 90_000]}), "y"),
+        (choices({"type": "string"}), {"a": ["y" * 10] * 10_000}),
+        (choices({"format": "ipv6"}), ":" * 1_000_000),
+        (choices({"const": [0] * 30_000}), [0] * 29_999 + [1]),
+        (choices({"dependentRequired": {"n0": NAMES}}), dict.fromkeys(NAMES[:-1])),
+        (choices({"$ref": f"#/far{'/a' * 200}"}) | {"far": far(200)}, 1),
+        ({"allOf": [{"items": True}], "unevaluatedItems": False}, [[]] * 100_000),
     ],
-    ids=["laughs", "choices", "unique"],
+    ids=[
+        *("laughs", "choices", "listed", "told", "formats", "equal", "dependent", "far"),
+        "unevaluated",
+    ],
 )
 def test_a_validation_without_an_end_is_broken_off(schema: dict[str, Any], value: Any) -> None:
     judge = AnswerSchema(schema, param="s")
@@ -185,6 +215,85 @@ def test_a_validation_without_an_end_is_broken_off(schema: dict[str, Any], value
     with pytest.raises(InvalidRequest, match="too many steps"):
         judge.problems(value)
     assert time.perf_counter() - started < 3
+
+
+def test_objects_are_found_unique_in_linear_time() -> None:
+    schema = AnswerSchema({"uniqueItems": True}, param="s")
+    objects = [{"a": n, "b": ["x"] * 10} for n in range(20_000)]
+    started = time.perf_counter()
+    assert schema.problems(objects) == []
+    assert len(schema.problems([*objects, {"b": ["x"] * 10, "a": 7.0}])) == 1
+    assert time.perf_counter() - started < 10
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": DIALECT, "properties": {"a": {"$ref": "#"}}, "pattern": "(a+)+$"},
+        {"properties": {"a": {"$schema": DIALECT, "pattern": "(a+)+$"}}},
+        {"properties": {"a": {"$ref": "#/far/a"}}, "far": {"a": {"pattern": "(a+)+$"}}},
+    ],
+    ids=["itself", "part", "far"],
+)
+def test_no_part_of_a_schema_has_python_look_for_its_pattern(schema: dict[str, Any]) -> None:
+    """A part that names its dialect was judged by the package's own, with Python's expressions."""
+    started = time.perf_counter()
+    (problem,) = AnswerSchema(schema, param="s").problems({"a": "a" * 27 + "b"})
+    assert "does not match" in problem.message
+    assert time.perf_counter() - started < 2
+
+
+def test_names_within_a_schema_are_looked_for_once() -> None:
+    """Each reference walked through the whole schema: 300 held a worker for 6 s."""
+    named = {f"n{at}": {"$anchor": f"a{at}", "minimum": 0} for at in range(1500)}
+    started = time.perf_counter()
+    AnswerSchema({"$defs": named, "anyOf": [{"$ref": "#a1499"}] * 1500}, param="s")
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("schema", "param"),
+    [
+        ({"title": "abc", "$ref": "#/title"}, "s.$ref"),
+        ({"title": "abc", "$ref": "#/title/0"}, "s.$ref"),
+        ({"x": 5, "properties": {"a": {"$ref": "#/x"}}}, "s.properties.a.$ref"),
+        ({"x": {"type": 5}, "$ref": "#/x"}, "s.$ref.type"),
+        ({"x": {"pattern": "(a)\\1"}, "$ref": "#/x"}, "s.$ref.pattern"),
+        (
+            {"x": {"$ref": "#/y"}, "y": {"items": {"$ref": "#/z"}}, "$ref": "#/x"},
+            "s.$ref.$ref.items.$ref",
+        ),
+        ({"$id": "http://[", "$ref": "x"}, "s"),
+        ({"$id": "http://a/b", "properties": {"c": {"$ref": "d"}}}, "s.properties.c.$ref"),
+        (
+            {"$id": "/b", "$defs": {"c": {"$id": "/d/", "$defs": {"e": {}}, "$ref": "#/$defs/f"}}},
+            "s.$defs.c.$ref",
+        ),
+        ({"type": [{"a": n} for n in range(5000)]}, "s.type[0]"),
+    ],
+)
+def test_what_a_reference_leads_to_has_to_be_a_schema(schema: dict[str, Any], param: str) -> None:
+    started = time.perf_counter()
+    error = refused(schema)
+    assert (error.http_status, error.code, error.param) == (400, "invalid_schema", param)
+    assert time.perf_counter() - started < 5
+
+
+def test_a_schema_may_stand_where_only_references_reach_it() -> None:
+    pets = {"components": {"schemas": {"Pet": {"required": ["name"]}}}}
+    schema = {**pets, "items": {"$ref": "#/components/schemas/Pet"}}
+    assert fits(schema, [{"name": "Tom"}])
+    assert not fits(schema, [{}])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "good"), [(r"\p{Letter}", "é"), (r"^(?<year>\d{4})$", "2026"), (r"\z", "")]
+)
+def test_an_expression_is_rusts_and_not_pythons(pattern: str, good: str) -> None:
+    assert fits({"pattern": pattern}, good)
 
 
 @pytest.mark.parametrize(
