@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import admin
@@ -36,6 +37,7 @@ class SessionAdmin(ModelAdmin):
         ("provider", "model"),
         ("created_at", "last_turn_at"),
         ("message_count", "total_tokens"),
+        ("cost", "unpriced_requests"),
         "truncation",
         "transcript",
     )
@@ -57,6 +59,11 @@ class SessionAdmin(ModelAdmin):
     def short_id(self, row: Session) -> str:
         # Whole, it runs out of a narrow screen; the row's own page has all of it.
         return row.session_id if len(row.session_id) <= SHORT_ID else f"{row.session_id[:20]}…"
+
+    @display(description="Cost (USD)")
+    def cost(self, row: Session) -> str:
+        """Of priced requests."""
+        return f"{Decimal(row.total_picodollars).scaleb(-12):f}"
 
     @display(description=f"Transcript (the last {MAX_SHOWN} messages)")
     def transcript(self, row: Session) -> SafeString:

@@ -53,6 +53,7 @@ class Session(models.Model):
     message_count = models.BigIntegerField(default=0)
     total_tokens = models.BigIntegerField(default=0)
     total_picodollars = models.BigIntegerField(default=0)
+    unpriced_requests = models.BigIntegerField(default=0, help_text="Not in the cost.")
 
     objects = SessionQuerySet.as_manager()
 

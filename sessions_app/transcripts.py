@@ -38,14 +38,6 @@ class Said:
     incomplete: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What a turn has used, as its line of the ledger tells it."""
-
-    tokens: int = 0
-    picodollars: int = 0
-
-
 @dataclass(slots=True)
 class Transcript:
     """What a model is told of a session, the oldest first, and how many messages it is not."""
@@ -126,39 +118,18 @@ def read_before(session: int, number: int) -> Transcript:
 # --- going on -----------------------------------------------------------------------------------
 
 
-def append(place: Place, said: Sequence[Said], bill: Bill) -> None:
-    """Adds a turn and what it has used, and ends it, in one transaction. Raises TurnLost."""
+def append(place: Place, said: Sequence[Said]) -> None:
+    """Adds a turn and ends it, in one transaction. Raises TurnLost."""
     with transaction.atomic():
-        session = held(place)
+        session, now = held(place), timezone.now()
         SessionMessage.objects.bulk_create(new_rows(session, said))
         Session.objects.filter(pk=session.pk).update(
             last_number=session.last_number + 2 * len(said),
             message_count=F("message_count") + len(said),
-            last_turn_at=timezone.now(),
-            **_billed(bill),
+            last_turn_at=now,
+            updated_at=now,
         )
         leave(place)
-
-
-def charge(place: Place, bill: Bill) -> None:
-    """Adds what a turn has used that says nothing, and ends it."""
-    with transaction.atomic():
-        add_bill(place, bill)
-        leave(place)
-
-
-def add_bill(place: Place, bill: Bill) -> None:
-    """Adds what was used in a turn that goes on."""
-    if bill != Bill():
-        Session.objects.filter(pk=place.session).update(**_billed(bill))
-
-
-def _billed(bill: Bill) -> dict[str, Any]:
-    return {
-        "total_tokens": F("total_tokens") + bill.tokens,
-        "total_picodollars": F("total_picodollars") + bill.picodollars,
-        "updated_at": timezone.now(),
-    }
 
 
 def new_rows(session: Session, said: Sequence[Said]) -> list[SessionMessage]:
@@ -184,7 +155,7 @@ def _row(session: Session, said: Said, *, number: int, summary: bool = False) ->
     )
 
 
-def compact(place: Place, summary: Said, bill: Bill, *, until: int) -> int:
+def compact(place: Place, summary: Said, *, until: int) -> int:
     """Puts a summary in the place of the messages up to the number `until`; returns how many those
     are. Raises TurnLost."""
     with transaction.atomic():
@@ -195,7 +166,8 @@ def compact(place: Place, summary: Said, bill: Bill, *, until: int) -> int:
         covered.update(compacted=True)
         _row(session, summary, number=until + 1, summary=True).save(force_insert=True)
         Session.objects.filter(pk=session.pk).update(
-            message_count=F("message_count") - gone + (0 if had_summary else 1), **_billed(bill)
+            message_count=F("message_count") - gone + (0 if had_summary else 1),
+            updated_at=timezone.now(),
         )
     return gone
 

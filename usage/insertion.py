@@ -1,4 +1,5 @@
-"""Puts closed requests into the ledger's tables: each once, with its share of the hourly totals."""
+"""Puts closed requests into the ledger's tables: each once, with its share of the hourly totals and
+on its session's bill."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from uuid import UUID
 from django.db import IntegrityError, connection, transaction
 from django.db.models import CharField, DecimalField, Model
 
+from sessions_app import bills
+from sessions_app.bills import Bill
 from usage.lines import Closed
 from usage.models import FAILURES, HourlyUsage, UsageRecord
 from usage.pricing import UnitPrices
@@ -43,11 +46,14 @@ _TOTALS = ("requests", "failures", "unpriced_requests", *TOKENS, "cost_usd")
 
 
 def record(lines: Iterable[Closed]) -> int:
-    """Inserts the records that are not there yet, and adds those to the hourly totals, in one
-    transaction; returns how many. Raises django.db.Error, ArithmeticError or ValueError."""
+    """Inserts the records that are not there yet, and adds those to the hourly totals and to their
+    sessions' bills, in one transaction; returns how many. Raises django.db.Error, ArithmeticError
+    or ValueError."""
     closed = {line.id: line for line in lines}
     for line in closed.values():
         _fit(line)
+    # Turns of sessions enter their lines themselves.
+    _leave_known(closed, [line.id for line in closed.values() if line.session_id])
     try:
         with transaction.atomic():
             _insert(list(closed.values()))
@@ -55,11 +61,16 @@ def record(lines: Iterable[Closed]) -> int:
         # Some are there already: a batch comes again when its worker died after the commit. To ask
         # first every time would be another statement each half second for that one time.
         with transaction.atomic():
-            known = UsageRecord.objects.filter(id__in=list(closed)).values_list("id", flat=True)
-            for id_ in known:
-                del closed[id_.hex]
+            _leave_known(closed, list(closed))
             _insert(list(closed.values()))
     return len(closed)
+
+
+def _leave_known(closed: dict[str, Closed], ids: Sequence[str]) -> None:
+    """Takes out what of these ids is in the ledger already."""
+    if ids:
+        for id_ in UsageRecord.objects.filter(id__in=ids).values_list("id", flat=True):
+            del closed[id_.hex]
 
 
 def _insert(lines: Sequence[Closed]) -> None:
@@ -72,6 +83,7 @@ def _insert(lines: Sequence[Closed]) -> None:
         else:
             _insert_at_once(rows)
         cursor.executemany(_UPSERT, _totals(lines))
+    bills.add(_bills(lines))
 
 
 def _insert_at_once(rows: Sequence[tuple[Any, ...]]) -> None:
@@ -188,6 +200,19 @@ def _share(line: Closed) -> tuple[int, ...]:
         *_tokens(line),
         line.cost_picodollars or 0,
     )
+
+
+def _bills(lines: Iterable[Closed]) -> dict[tuple[str, str], Bill]:
+    """What the lines add to their sessions."""
+    groups: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+    for line in lines:
+        if line.session_id:
+            tokens, cost = line.tokens_input + line.tokens_output, line.cost_picodollars
+            shares = groups.setdefault((line.key, line.session_id), [])
+            shares.append((tokens, cost or 0, cost is None))
+    return {
+        session: Bill(*map(sum, zip(*shares, strict=True))) for session, shares in groups.items()
+    }
 
 
 def _columns(model: type[Model], names: Iterable[str]) -> list[str]:

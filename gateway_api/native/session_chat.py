@@ -25,9 +25,9 @@ from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_compaction import summarise
 from gateway_api.native.session_fields import public_model
 from gateway_api.native.session_history import plan_of, read_history, room_for
-from gateway_api.native.session_reply import Listener, answer_of, bill_of, keep_turn
+from gateway_api.native.session_reply import Listener, answer_of, charge, keep_turn
 from gateway_api.native.session_telling import told_to, with_summary
-from gateway_api.native.session_turn import see_through, turn_of
+from gateway_api.native.session_turn import turn_of
 from gateway_api.openai.chat import ChunkEncoder, told_in_band
 from gateway_api.openai.schema import CHAT_REQUEST, CHAT_RESPONSES
 from gateway_api.own import OwnView, not_found
@@ -140,7 +140,7 @@ class SessionTurn:
                 try:
                     reply = await pipeline.complete(exchange)
                 except BaseException:
-                    await self._charge(place, exchange)
+                    await charge(exchange)
                     raise
                 completion = orjson.loads(reply.body)
                 answer = answer_of(
@@ -149,7 +149,7 @@ class SessionTurn:
                     between=completion.get("tool_messages") or (),
                 )
                 said = [*map(Said, self.asked.messages), *answer]
-                await keep_turn(place, said, bill_of(exchange))
+                await keep_turn(place, said, exchange)
         except Unknown as unknown:
             raise not_found(unknown) from None
         completion["session_id"] = self.session.session_id
@@ -191,18 +191,15 @@ class SessionTurn:
                 if not whole:
                     await self._keep_part(place, exchange, listener)
             said = [*map(Said, self.asked.messages), *listener.answer(exchange)]
-            await keep_turn(place, said, bill_of(exchange))
+            await keep_turn(place, said, exchange)
 
     async def _keep_part(self, place: Place, exchange: Exchange, listener: Listener) -> None:
         part = listener.part(exchange)
         if not part:
-            await self._charge(place, exchange)
+            await charge(exchange)
             return
         said = [*map(Said, self.asked.messages), *part]
-        await keep_turn(place, said, bill_of(exchange))
-
-    async def _charge(self, place: Place, exchange: Exchange) -> None:
-        await see_through(in_database(transcripts.charge, place, bill_of(exchange)))
+        await keep_turn(place, said, exchange)
 
     async def _begin(self, place: Place) -> Exchange:
         plan = await plan_of(self.caller, self.asked.body["model"])

@@ -20,9 +20,9 @@ from gateway_api.exchange import Call
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import public_model, require_known, told
 from gateway_api.native.session_history import plan_of, room_for
-from gateway_api.native.session_reply import bill_of
+from gateway_api.native.session_reply import charge, enter_line
 from gateway_api.native.session_telling import in_words
-from gateway_api.native.session_turn import lost, see_through, turn_of
+from gateway_api.native.session_turn import lost, turn_of
 from gateway_api.own import OwnView, not_found
 from gateway_api.resources import http_client, journal
 from keys.caller import Caller
@@ -32,6 +32,7 @@ from sessions_app.ids import Unknown
 from sessions_app.session_rows import SessionMessage
 from sessions_app.transcripts import Said
 from sessions_app.turns import Place, TurnLost
+from usage.lines import Closed
 
 MakeCall = Callable[[ChatRequest, str], Call]
 
@@ -131,11 +132,11 @@ async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: 
     try:
         reply = await pipeline.complete(exchange)
     except BaseException:
-        await see_through(in_database(transcripts.add_bill, place, bill_of(exchange)))
+        await charge(exchange)
         raise
     text = orjson.loads(reply.body)["choices"][0]["message"].get("content")
     if not text:
-        await in_database(transcripts.add_bill, place, bill_of(exchange))
+        await charge(exchange)
         raise UpstreamFailed("The model summed up nothing.")
     target = exchange.dispatch.target
     summary = Said(
@@ -145,9 +146,7 @@ async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: 
     )
     until = old[-1].number
     try:
-        covered = await in_database(
-            transcripts.compact, place, summary, bill_of(exchange), until=until
-        )
+        covered = await in_database(_compact, place, summary, exchange.closed, until=until)
     except TurnLost:
         raise lost() from None
     publish(
@@ -160,3 +159,8 @@ async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: 
         model=exchange.plan.model,
     )
     return covered
+
+
+def _compact(place: Place, summary: Said, line: Closed | None, *, until: int) -> int:
+    enter_line(line)
+    return transcripts.compact(place, summary, until=until)

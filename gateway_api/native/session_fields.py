@@ -133,7 +133,7 @@ def _wrong(name: str, wanted: str) -> InvalidRequest:
 
 
 def told(row: Session) -> dict[str, Any]:
-    """A session without its messages. Money is a decimal string, in USD."""
+    """A session without its messages. Money is a decimal string, in USD, of the priced requests."""
     return {
         "id": row.session_id,
         "object": "session",
@@ -144,6 +144,7 @@ def told(row: Session) -> dict[str, Any]:
         "message_count": row.message_count,
         "total_tokens": row.total_tokens,
         "total_cost": usd_text(from_picodollars(row.total_picodollars)) or "0",
+        "unpriced_requests": row.unpriced_requests,
         "truncation": row.truncation,
         **row.read_settings(),
         "metadata": row.read_metadata(),

@@ -1,9 +1,12 @@
-"""What a turn of a session leaves behind: messages, and what they cost."""
+"""What a turn of a session leaves behind: messages, and its line in the ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+from django.db import Error
 
 from chat.folding import CompletionFolder
 from chat.types import Batch
@@ -12,8 +15,11 @@ from gateway_api.native.session_turn import lost, see_through
 from gateway_api.tool_loop import BETWEEN_TURNS
 from providers.database import in_database
 from sessions_app import transcripts
-from sessions_app.transcripts import Bill, Said
+from sessions_app.transcripts import Said
 from sessions_app.turns import Place, TurnLost
+from usage import insertion
+from usage.lines import Closed
+from usage.recorder import REFUSED
 
 _KEPT = frozenset(
     {
@@ -22,14 +28,6 @@ _KEPT = frozenset(
     }
 )
 """What of an answer's message is told to models again."""
-
-
-def bill_of(exchange: Exchange) -> Bill:
-    """What the ledger's line says."""
-    line = exchange.closed
-    if line is None:
-        return Bill()
-    return Bill(line.tokens_input + line.tokens_output, line.cost_picodollars or 0)
 
 
 def answer_of(
@@ -70,13 +68,32 @@ def _last_words(content: Any, between: Sequence[dict[str, Any]]) -> Any:
     return content
 
 
-async def keep_turn(place: Place, said: list[Said], bill: Bill) -> None:
+async def keep_turn(place: Place, said: list[Said], exchange: Exchange) -> None:
     """Seen through, because it was paid for. Raises Conflict where the session went on meanwhile,
     or is gone."""
     try:
-        await see_through(in_database(transcripts.append, place, said, bill))
+        await see_through(in_database(_keep, place, said, exchange.closed))
     except TurnLost:
         raise lost() from None
+
+
+def _keep(place: Place, said: list[Said], line: Closed | None) -> None:
+    enter_line(line)
+    transcripts.append(place, said)
+
+
+async def charge(exchange: Exchange) -> None:
+    """For a turn that says nothing."""
+    await see_through(in_database(enter_line, exchange.closed))
+
+
+def enter_line(line: Closed | None) -> None:
+    """Enters a request in the ledger before its recorder comes by, and so on its session's bill:
+    who looks at the session after a turn finds the turn's cost there. Where the database does not
+    take it, the recorder has it in the journal."""
+    if line is not None:
+        with suppress(Error, *REFUSED):
+            insertion.record([line])
 
 
 class Listener:

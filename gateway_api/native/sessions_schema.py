@@ -37,7 +37,8 @@ _SESSION: dict[str, Any] = {
         "updated_at": {"type": "string", "format": "date-time"},
         "message_count": _COUNT,
         "total_tokens": _COUNT,
-        "total_cost": {"type": "string", "description": "USD, as a decimal."},
+        "total_cost": {"type": "string", "description": "USD, as a decimal, of priced requests."},
+        "unpriced_requests": {**_COUNT, "description": "Requests that are not in `total_cost`."},
     },
 }
 _PAGED: dict[str, Any] = {

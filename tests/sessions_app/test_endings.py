@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -112,6 +113,13 @@ def test_a_killed_server_leaves_no_half_turn_and_no_turn_that_lasts(
             provider.script = echo
             answered = ask_at(gateway, "POST", f"/{session}/chat", said("Three"))
             assert answered.json()["choices"][0]["message"]["content"] == "I was told 3."
+            rows = gateway.wait_for_rows(3)
+            assert sorted(row.status for row in rows) == ["interrupted", "success", "success"]
+            found = ask_at(gateway, "GET", f"/{session}").json()
+            assert found["total_tokens"] == sum(
+                row.tokens_input + row.tokens_output for row in rows
+            )
+            assert Decimal(found["total_cost"]) > 2 * Decimal("0.000015")
         finally:
             gateway.stop()
 

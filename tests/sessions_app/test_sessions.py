@@ -114,6 +114,20 @@ def test_the_ledger_the_events_and_the_session_agree(ask: Ask, keeper: Gateway) 
     from decimal import Decimal
 
     assert Decimal(found["total_cost"]) == sum(Decimal(row["cost_usd"]) for row in rows()) > 0
+    assert found["unpriced_requests"] == 0
+
+
+def test_a_session_counts_what_has_no_price_and_what_failed(ask: Ask, upstream: Upstream) -> None:
+    session = begin(ask)
+    ask("POST", f"/{session}/chat", said("One."))
+    priced = ask("GET", f"/{session}").json()
+    ask("POST", f"/{session}/chat", {**said("Two."), "model": "scripted/unheard-of"})
+    upstream.script = streaming([chunk(content="Hel"), b"data: {\n\n"])
+    ask("POST", f"/{session}/chat", {**said("Three."), "stream": True})
+    found = ask("GET", f"/{session}").json()
+    assert (priced["unpriced_requests"], found["unpriced_requests"]) == (0, 1)
+    assert found["total_tokens"] > 2 * priced["total_tokens"]
+    assert float(found["total_cost"]) > float(priced["total_cost"]) > 0
 
 
 def test_a_streamed_turn_is_kept_and_marked_with_the_session(ask: Ask, upstream: Upstream) -> None:
