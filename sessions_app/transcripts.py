@@ -36,6 +36,7 @@ class Said:
     provider: str = ""
     model: str = ""
     incomplete: bool = False
+    message_id: str = field(default_factory=lambda: new_id("msg"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ def read_before(session: int, number: int) -> Transcript:
 
 
 def append(place: Place, said: Sequence[Said], bill: Bill) -> None:
-    """Adds a turn and what it has used, and ends it, in one transaction. Raises TurnLost."""
+    """Adds a turn and what it has used, and ends it, in one transaction. Raises TurnLost and
+    UnknownSession."""
     with transaction.atomic():
         session = held(place)
         SessionMessage.objects.bulk_create(new_rows(session, said))
@@ -138,6 +140,12 @@ def append(place: Place, said: Sequence[Said], bill: Bill) -> None:
             **_billed(bill),
         )
         leave(place)
+
+
+def is_kept(place: Place, said: Sequence[Said]) -> bool:
+    """Whether a turn was added, for who lost the connection before it was told so."""
+    last = said[-1].message_id
+    return SessionMessage.objects.filter(session=place.session, message_id=last).exists()
 
 
 def charge(place: Place, bill: Bill) -> None:
@@ -173,7 +181,7 @@ def _row(session: Session, said: Said, *, number: int, summary: bool = False) ->
     return SessionMessage(
         session=session,
         number=number,
-        message_id=new_id("msg"),
+        message_id=said.message_id,
         role=said.body["role"],
         incomplete=said.incomplete,
         summary=summary,
@@ -186,7 +194,7 @@ def _row(session: Session, said: Said, *, number: int, summary: bool = False) ->
 
 def compact(place: Place, summary: Said, bill: Bill, *, until: int) -> int:
     """Puts a summary in the place of the messages up to the number `until`; returns how many those
-    are. Raises TurnLost."""
+    are. Raises TurnLost and UnknownSession."""
     with transaction.atomic():
         session = held(place)
         covered = told(session.pk).filter(number__lte=until)

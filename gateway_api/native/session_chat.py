@@ -25,9 +25,10 @@ from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_compaction import summarise
 from gateway_api.native.session_fields import public_model
 from gateway_api.native.session_history import plan_of, read_history, room_for
-from gateway_api.native.session_reply import Listener, answer_of, bill_of, keep_turn
+from gateway_api.native.session_keeping import charge, keep_part, keep_turn
+from gateway_api.native.session_reply import Listener, answer_of, bill_of
 from gateway_api.native.session_telling import told_to, with_summary
-from gateway_api.native.session_turn import see_through, turn_of
+from gateway_api.native.session_turn import turn_of
 from gateway_api.openai.chat import ChunkEncoder, told_in_band
 from gateway_api.openai.schema import CHAT_REQUEST, CHAT_RESPONSES
 from gateway_api.own import OwnView, not_found
@@ -132,6 +133,7 @@ class SessionTurn:
     started: float
     traceparent: str
     left_out: int = 0
+    waited_s: float = 0.0
 
     async def complete(self) -> AnyAnswer:
         try:
@@ -140,7 +142,7 @@ class SessionTurn:
                 try:
                     reply = await pipeline.complete(exchange)
                 except BaseException:
-                    await self._charge(place, exchange)
+                    await charge(place, bill_of(exchange))
                     raise
                 completion = orjson.loads(reply.body)
                 answer = answer_of(
@@ -196,15 +198,13 @@ class SessionTurn:
     async def _keep_part(self, place: Place, exchange: Exchange, listener: Listener) -> None:
         part = listener.part(exchange)
         if not part:
-            await self._charge(place, exchange)
+            await charge(place, bill_of(exchange))
             return
         said = [*map(Said, self.asked.messages), *part]
-        await keep_turn(place, said, bill_of(exchange))
-
-    async def _charge(self, place: Place, exchange: Exchange) -> None:
-        await see_through(in_database(transcripts.charge, place, bill_of(exchange)))
+        await keep_part(place, said, bill_of(exchange))
 
     async def _begin(self, place: Place) -> Exchange:
+        self.waited_s = place.waited_s
         plan = await plan_of(self.caller, self.asked.body["model"])
         history = await self._history(place, plan)
         self.left_out = history.left_out
@@ -244,6 +244,7 @@ class SessionTurn:
             started=self.started,
             traceparent=self.traceparent,
             session_id=self.session.session_id,
+            waited_s=self.waited_s,
         )
 
     def _headers(self, exchange: Exchange) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,9 +21,10 @@ from gateway_api.exchange import Call
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import public_model, require_known, told
 from gateway_api.native.session_history import plan_of, room_for
+from gateway_api.native.session_keeping import add_bill
 from gateway_api.native.session_reply import bill_of
 from gateway_api.native.session_telling import in_words
-from gateway_api.native.session_turn import lost, see_through, turn_of
+from gateway_api.native.session_turn import lost, turn_of
 from gateway_api.own import OwnView, not_found
 from gateway_api.resources import http_client, journal
 from keys.caller import Caller
@@ -54,30 +56,32 @@ class CompactSessionView(OwnView):
         tags=schema.TAG,
     )
     async def post(self, request: Request, session_id: str) -> AnyAnswer:
-        http_request: Any = request._request
         session = await self.own(transcripts.find, session_id)
         body = await _read(request)
         model = body.get("model") or public_model(session)
 
-        def call(asked: ChatRequest, endpoint: str) -> Call:
-            return Call(
-                caller=self.caller,
-                request=asked,
-                request_id=http_request.request_id,
-                wire="openai",
-                endpoint=endpoint,
-                started=http_request.started,
-                traceparent=http_request.traceparent,
-                session_id=session_id,
-            )
-
         try:
             async with turn_of(self.caller.name, session_id) as place:
+                call = partial(self._call, session_id=session_id, waited_s=place.waited_s)
                 covered = await _summarise_all(call, place, model, caller=self.caller)
         except Unknown as unknown:
             raise not_found(unknown) from None
         row = await self.own(transcripts.find, session_id)
         return json_answer({"status": "compacted", "compacted_messages": covered, **told(row)})
+
+    def _call(self, asked: ChatRequest, endpoint: str, *, session_id: str, waited_s: float) -> Call:
+        http_request: Any = self.request._request
+        return Call(
+            caller=self.caller,
+            request=asked,
+            request_id=http_request.request_id,
+            wire="openai",
+            endpoint=endpoint,
+            started=http_request.started,
+            traceparent=http_request.traceparent,
+            session_id=session_id,
+            waited_s=waited_s,
+        )
 
 
 async def _read(request: Request) -> dict[str, Any]:
@@ -131,11 +135,11 @@ async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: 
     try:
         reply = await pipeline.complete(exchange)
     except BaseException:
-        await see_through(in_database(transcripts.add_bill, place, bill_of(exchange)))
+        await add_bill(place, bill_of(exchange))
         raise
     text = orjson.loads(reply.body)["choices"][0]["message"].get("content")
     if not text:
-        await in_database(transcripts.add_bill, place, bill_of(exchange))
+        await add_bill(place, bill_of(exchange))
         raise UpstreamFailed("The model summed up nothing.")
     target = exchange.dispatch.target
     summary = Said(

@@ -1,4 +1,4 @@
-"""What a turn of a session leaves behind: messages, and what they cost."""
+"""What an answer leaves of itself in a session, and what it cost."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import Any
 from chat.folding import CompletionFolder
 from chat.types import Batch
 from gateway_api.exchange import Exchange
-from gateway_api.native.session_turn import lost, see_through
 from gateway_api.tool_loop import BETWEEN_TURNS
-from providers.database import in_database
-from sessions_app import transcripts
 from sessions_app.transcripts import Bill, Said
-from sessions_app.turns import Place, TurnLost
 
 _KEPT = frozenset(
     {
@@ -68,15 +64,6 @@ def _last_words(content: Any, between: Sequence[dict[str, Any]]) -> Any:
         if before and content.startswith(before):
             content = content[len(before) :].removeprefix(BETWEEN_TURNS)
     return content
-
-
-async def keep_turn(place: Place, said: list[Said], bill: Bill) -> None:
-    """Seen through, because it was paid for. Raises Conflict where the session went on meanwhile,
-    or is gone."""
-    try:
-        await see_through(in_database(transcripts.append, place, said, bill))
-    except TurnLost:
-        raise lost() from None
 
 
 class Listener:
