@@ -57,6 +57,8 @@ class Call:
     started: float
     session_id: str = ""
     traceparent: str = ""
+    waited_s: float = 0.0
+    """Spent before it began on what was no work for it: the turns of others, other requests."""
 
 
 def estimate_prompt(request: InferenceRequest) -> int:
@@ -192,8 +194,12 @@ class Exchange:
 
     def _overhead_us(self, answered: float) -> int:
         """What passed until an answer began and was no waiting for upstreams or tools."""
-        spent = answered - self.call.started - self.dispatch.waited_s
+        spent = answered - self.call.started - self._waited_s
         return max(0, round(spent * 1_000_000))
+
+    @property
+    def _waited_s(self) -> float:
+        return self.call.waited_s + self.dispatch.waited_s
 
     def note_waste(self, error: GatewayError) -> None:
         """Takes what an answer that came as a failure has used off the failure."""
@@ -323,7 +329,7 @@ class Exchange:
             ("x-gateway-provider", target.provider.name),
             ("x-gateway-model", ascii_header(target.model)),
             ("x-gateway-attempts", str(self.dispatch.attempts)),
-            ("x-gateway-overhead-ms", f"{max(0.0, spent - self.dispatch.waited_s) * 1000:.2f}"),
+            ("x-gateway-overhead-ms", f"{max(0.0, spent - self._waited_s) * 1000:.2f}"),
             ("openai-processing-ms", str(round(spent * 1000))),
             *self.admission.headers,
         ]

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from sessions_app.session_rows import Session, SessionLabel, SessionMessage, Truncation
-from sessions_app.transcripts import find, find_message
+from sessions_app.transcripts import find_message
 from sessions_app.turns import lock
 
 MAX_LABEL = 512
@@ -111,8 +111,11 @@ def change(owner: str, session_id: str, fields: Mapping[str, Any]) -> Session:
 
 
 def forget(owner: str, session_id: str) -> None:
-    """Deletes a session and all that was said in it. Raises UnknownSession."""
-    find(owner, session_id).delete()
+    """Deletes a session and all that was said in it. A turn that goes on meanwhile appends nothing.
+    Raises UnknownSession."""
+    with transaction.atomic():
+        # Locked, so that no turn appends what the deletion has not seen.
+        lock(owner, session_id).delete()
 
 
 # --- lists --------------------------------------------------------------------------------------

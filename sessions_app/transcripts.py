@@ -36,6 +36,7 @@ class Said:
     provider: str = ""
     model: str = ""
     incomplete: bool = False
+    message_id: str = field(default_factory=lambda: new_id("msg"))
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ def read_before(session: int, number: int) -> Transcript:
 
 
 def append(place: Place, said: Sequence[Said]) -> None:
-    """Adds a turn and ends it, in one transaction. Raises TurnLost."""
+    """Adds a turn and ends it, in one transaction. Raises TurnLost and UnknownSession."""
     with transaction.atomic():
         session, now = held(place), timezone.now()
         SessionMessage.objects.bulk_create(new_rows(session, said))
@@ -130,6 +131,12 @@ def append(place: Place, said: Sequence[Said]) -> None:
             updated_at=now,
         )
         leave(place)
+
+
+def is_kept(place: Place, said: Sequence[Said]) -> bool:
+    """Whether a turn was added, for who lost the connection before it was told so."""
+    last = said[-1].message_id
+    return SessionMessage.objects.filter(session=place.session, message_id=last).exists()
 
 
 def new_rows(session: Session, said: Sequence[Said]) -> list[SessionMessage]:
@@ -144,7 +151,7 @@ def _row(session: Session, said: Said, *, number: int, summary: bool = False) ->
     return SessionMessage(
         session=session,
         number=number,
-        message_id=new_id("msg"),
+        message_id=said.message_id,
         role=said.body["role"],
         incomplete=said.incomplete,
         summary=summary,
@@ -157,7 +164,7 @@ def _row(session: Session, said: Said, *, number: int, summary: bool = False) ->
 
 def compact(place: Place, summary: Said, *, until: int) -> int:
     """Puts a summary in the place of the messages up to the number `until`; returns how many those
-    are. Raises TurnLost."""
+    are. Raises TurnLost and UnknownSession."""
     with transaction.atomic():
         session = held(place)
         covered = told(session.pk).filter(number__lte=until)

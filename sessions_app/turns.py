@@ -44,6 +44,9 @@ class Place:
     turn: int
     first: bool
     """Whether nobody was in front when it was taken: it is its turn."""
+    session_id: str
+    waited_s: float = 0.0
+    """For the turns in front of it."""
 
 
 def enter(owner: str, session_id: str) -> Place:
@@ -56,7 +59,7 @@ def enter(owner: str, session_id: str) -> Place:
         if waiting >= MAX_WAITING:
             raise TooManyWaiting
         row = SessionTurn.objects.create(session=session, expires_at=_soon(), holds=not waiting)
-    return Place(session.pk, row.pk, first=not waiting)
+    return Place(session.pk, row.pk, first=not waiting, session_id=session_id)
 
 
 def lock(owner: str, session_id: str) -> Session:
@@ -72,7 +75,8 @@ def lock(owner: str, session_id: str) -> Session:
 
 
 def advance(place: Place) -> bool:
-    """Whether it is this place's turn now. Raises TurnLost when it has expired."""
+    """Whether it is this place's turn now. Raises TurnLost when it has expired, and UnknownSession
+    when the session was deleted."""
     ahead = SessionTurn.objects.filter(session=place.session, pk__lt=place.turn)
     if ahead.filter(expires_at__gte=Now()).exists():
         return False
@@ -88,10 +92,14 @@ def advance(place: Place) -> bool:
 
 
 def renew(place: Place) -> None:
-    """Gives a sign of life. Raises TurnLost when the place has expired."""
+    """Gives a sign of life. Raises TurnLost when the place has expired, and UnknownSession when the
+    session was deleted."""
     alive = SessionTurn.objects.filter(pk=place.turn, expires_at__gte=Now())
-    if not alive.update(expires_at=_soon()):
+    if alive.update(expires_at=_soon()):
+        return
+    if Session.objects.filter(pk=place.session).exists():
         raise TurnLost
+    raise UnknownSession(place.session_id)
 
 
 def leave(place: Place) -> None:
@@ -100,8 +108,8 @@ def leave(place: Place) -> None:
 
 
 def held(place: Place) -> Session:
-    """The session whose turn this is, locked for the rest of the transaction. Raises TurnLost:
-    what is written after it cannot come between another turn's messages."""
+    """The session whose turn this is, locked for the rest of the transaction: what is written after
+    it cannot come between another turn's messages. Raises TurnLost and UnknownSession."""
     session = _lock_of(place)
     if not SessionTurn.objects.filter(pk=place.turn, holds=True).exists():
         raise TurnLost
@@ -111,7 +119,7 @@ def held(place: Place) -> Session:
 def _lock_of(place: Place) -> Session:
     session = Session.objects.select_for_update().filter(pk=place.session).first()
     if session is None:
-        raise TurnLost
+        raise UnknownSession(place.session_id)
     return session
 
 

@@ -25,7 +25,8 @@ from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_compaction import summarise
 from gateway_api.native.session_fields import public_model
 from gateway_api.native.session_history import plan_of, read_history, room_for
-from gateway_api.native.session_reply import Listener, answer_of, charge, keep_turn
+from gateway_api.native.session_keeping import charge, keep_part, keep_turn
+from gateway_api.native.session_reply import Listener, answer_of
 from gateway_api.native.session_telling import told_to, with_summary
 from gateway_api.native.session_turn import turn_of
 from gateway_api.openai.chat import ChunkEncoder, told_in_band
@@ -132,6 +133,7 @@ class SessionTurn:
     started: float
     traceparent: str
     left_out: int = 0
+    waited_s: float = 0.0
 
     async def complete(self) -> AnyAnswer:
         try:
@@ -199,9 +201,10 @@ class SessionTurn:
             await charge(exchange)
             return
         said = [*map(Said, self.asked.messages), *part]
-        await keep_turn(place, said, exchange)
+        await keep_part(place, said, exchange)
 
     async def _begin(self, place: Place) -> Exchange:
+        self.waited_s = place.waited_s
         plan = await plan_of(self.caller, self.asked.body["model"])
         history = await self._history(place, plan)
         self.left_out = history.left_out
@@ -241,6 +244,7 @@ class SessionTurn:
             started=self.started,
             traceparent=self.traceparent,
             session_id=self.session.session_id,
+            waited_s=self.waited_s,
         )
 
     def _headers(self, exchange: Exchange) -> list[tuple[str, str]]:

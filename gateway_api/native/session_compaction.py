@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from gateway_api.exchange import Call
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import public_model, require_known, told
 from gateway_api.native.session_history import plan_of, room_for
-from gateway_api.native.session_reply import charge, enter_line
+from gateway_api.native.session_keeping import charge, enter_line
 from gateway_api.native.session_telling import in_words
 from gateway_api.native.session_turn import lost, turn_of
 from gateway_api.own import OwnView, not_found
@@ -55,30 +56,32 @@ class CompactSessionView(OwnView):
         tags=schema.TAG,
     )
     async def post(self, request: Request, session_id: str) -> AnyAnswer:
-        http_request: Any = request._request
         session = await self.own(transcripts.find, session_id)
         body = await _read(request)
         model = body.get("model") or public_model(session)
 
-        def call(asked: ChatRequest, endpoint: str) -> Call:
-            return Call(
-                caller=self.caller,
-                request=asked,
-                request_id=http_request.request_id,
-                wire="openai",
-                endpoint=endpoint,
-                started=http_request.started,
-                traceparent=http_request.traceparent,
-                session_id=session_id,
-            )
-
         try:
             async with turn_of(self.caller.name, session_id) as place:
+                call = partial(self._call, session_id=session_id, waited_s=place.waited_s)
                 covered = await _summarise_all(call, place, model, caller=self.caller)
         except Unknown as unknown:
             raise not_found(unknown) from None
         row = await self.own(transcripts.find, session_id)
         return json_answer({"status": "compacted", "compacted_messages": covered, **told(row)})
+
+    def _call(self, asked: ChatRequest, endpoint: str, *, session_id: str, waited_s: float) -> Call:
+        http_request: Any = self.request._request
+        return Call(
+            caller=self.caller,
+            request=asked,
+            request_id=http_request.request_id,
+            wire="openai",
+            endpoint=endpoint,
+            started=http_request.started,
+            traceparent=http_request.traceparent,
+            session_id=session_id,
+            waited_s=waited_s,
+        )
 
 
 async def _read(request: Request) -> dict[str, Any]:

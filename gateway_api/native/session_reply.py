@@ -1,25 +1,15 @@
-"""What a turn of a session leaves behind: messages, and its line in the ledger."""
+"""What an answer leaves of itself in a session."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
-
-from django.db import Error
 
 from chat.folding import CompletionFolder
 from chat.types import Batch
 from gateway_api.exchange import Exchange
-from gateway_api.native.session_turn import lost, see_through
 from gateway_api.tool_loop import BETWEEN_TURNS
-from providers.database import in_database
-from sessions_app import transcripts
 from sessions_app.transcripts import Said
-from sessions_app.turns import Place, TurnLost
-from usage import insertion
-from usage.lines import Closed
-from usage.recorder import REFUSED
 
 _KEPT = frozenset(
     {
@@ -66,34 +56,6 @@ def _last_words(content: Any, between: Sequence[dict[str, Any]]) -> Any:
         if before and content.startswith(before):
             content = content[len(before) :].removeprefix(BETWEEN_TURNS)
     return content
-
-
-async def keep_turn(place: Place, said: list[Said], exchange: Exchange) -> None:
-    """Seen through, because it was paid for. Raises Conflict where the session went on meanwhile,
-    or is gone."""
-    try:
-        await see_through(in_database(_keep, place, said, exchange.closed))
-    except TurnLost:
-        raise lost() from None
-
-
-def _keep(place: Place, said: list[Said], line: Closed | None) -> None:
-    enter_line(line)
-    transcripts.append(place, said)
-
-
-async def charge(exchange: Exchange) -> None:
-    """For a turn that says nothing."""
-    await see_through(in_database(enter_line, exchange.closed))
-
-
-def enter_line(line: Closed | None) -> None:
-    """Enters a request in the ledger before its recorder comes by, and so on its session's bill:
-    who looks at the session after a turn finds the turn's cost there. Where the database does not
-    take it, the recorder has it in the journal."""
-    if line is not None:
-        with suppress(Error, *REFUSED):
-            insertion.record([line])
 
 
 class Listener:

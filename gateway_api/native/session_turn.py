@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from django.db import Error
@@ -15,7 +16,7 @@ from django.db import Error
 from chat.errors import Conflict
 from providers.database import in_database
 from sessions_app import turns
-from sessions_app.turns import Place, TooManyWaiting, TurnLost
+from sessions_app.turns import Place, TooManyWaiting, TurnLost, UnknownSession
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _running: set[asyncio.Task[Any]] = set()
 async def turn_of(owner: str, session_id: str) -> AsyncIterator[Place]:
     """The session's next turn, when those before it are over. Raises UnknownSession, and Conflict
     after half a minute."""
+    asked = time.perf_counter()
     try:
         place = await _enter(owner, session_id)
     except TooManyWaiting:
@@ -36,6 +38,7 @@ async def turn_of(owner: str, session_id: str) -> AsyncIterator[Place]:
     try:
         if not place.first:
             await _wait_for(place)
+            place = replace(place, waited_s=time.perf_counter() - asked)
         renewer = asyncio.create_task(_renew(place))
         try:
             yield place
@@ -113,7 +116,7 @@ async def _sign_of_life(place: Place) -> None:
 
 async def _renew(place: Place) -> None:
     """Until it is lost: whoever ends the turn is told so then."""
-    with contextlib.suppress(TurnLost):
+    with contextlib.suppress(TurnLost, UnknownSession):
         while True:
             await asyncio.sleep(turns.RENEW_EVERY_S)
             with contextlib.suppress(Error):  # the next one may come through
@@ -121,7 +124,9 @@ async def _renew(place: Place) -> None:
 
 
 def lost() -> Conflict:
-    return _busy("The session went on, or was deleted, while this turn was made.")
+    return _busy(
+        "The session went on without this turn, which took too long to give a sign of life."
+    )
 
 
 def _busy(message: str) -> Conflict:
