@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -12,8 +9,8 @@ import httpx2
 import pytest
 
 from tests.conftest import spare_database
-from tests.events_app.stage import Listener, insert_rows, listening
-from tests.gateway import ROOT, Gateway, configuration, wait_until
+from tests.events_app.stage import Listener, admin_password, insert_rows, listening
+from tests.gateway import Gateway, configuration, wait_until
 
 WITHIN_S = 5.0
 NAMES = ("revoked", "expired", "deleted", "rotated", "demoted", "unharmed")
@@ -110,19 +107,10 @@ def test_staff_listen_with_their_session_until_they_sign_out(guarded: Gateway) -
 
 
 def sign_in(gateway: Gateway, browser: httpx2.Client) -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", "ensure_admin"],
-        cwd=ROOT,
-        env=gateway._environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (password,) = re.findall(r"as admin with the password (\S+)", done.stdout)
     browser.get("/admin/login/")
     form = {
         "username": "admin",
-        "password": password,
+        "password": admin_password(gateway),
         "csrfmiddlewaretoken": browser.cookies["csrftoken"],
     }
     assert browser.post("/admin/login/", data=form).status_code == 302
