@@ -219,7 +219,7 @@ def test_no_name_breaks_out_of_its_event(telling: Gateway, provider: Upstream) -
         "a\r\n\r\nevent: error\r\ndata: {}\r\n\r\n",
         "b\n\ndata: x\n\n",
         "c\rid: 9\r\r",
-        "d\u2028e\u0085f\0",
+        "d\u2028e\u0085f",
     ]
     provider.script = whole(200, completion())
     (before,) = ids_in_table(telling)[-1:] or [0]
@@ -230,7 +230,7 @@ def test_no_name_breaks_out_of_its_event(telling: Gateway, provider: Upstream) -
     with listening(telling, f"?{query}") as listener:
         heard = listener.wait_for(2 * len(names))
     assert [each.data["model"] for each in heard if "model" in each.data] == [
-        f"scripted/{name}".replace("\0", "") for name in names
+        f"scripted/{name}" for name in names
     ]
     told = [each.data for each in heard if "tool_name" in each.data]
     assert [(each["tool_name"], each["error"]) for each in told] == [(n, n) for n in names]
