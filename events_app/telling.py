@@ -74,6 +74,13 @@ def newest_id() -> int:
     return _released(lambda: Event.objects.aggregate(newest=Max("id"))["newest"] or 0)
 
 
+def last_of_provider(type_: str, provider: str) -> Event | None:
+    """The newest event of a type that is no caller's, of a provider. Raises django.db.Error."""
+    # By the index of keys, whose part of nobody's events is small: types have none.
+    found = Event.objects.filter(key="", type=type_, provider=provider)
+    return _released(lambda: found.order_by("-id").first())
+
+
 def read_behind(cursor: int) -> list[Told]:
     """The next page of everything. Raises django.db.Error."""
     return _released(lambda: _told(EVERYTHING.rows().filter(id__gt=cursor)))

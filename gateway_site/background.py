@@ -1,6 +1,6 @@
 """What runs beside the requests of a worker: one thread that follows the configuration, one that
-empties the journal into the database, one that tells how the worker is, one that deletes expired
-events.
+empties the journal into the database, one that tells how the worker is, one that tells how the
+providers change, one that deletes expired events.
 
 Threads, not tasks: a database that does not answer must not stop the event loop, and daphne has no
 place to start tasks. Several, because a slow flush must not delay a revocation.
@@ -24,6 +24,7 @@ from django.utils import timezone
 from events_app.publishing import install_sink, publish
 from events_app.retention import prune_expired
 from gateway_api.circuits import tell_circuit
+from gateway_api.provider_changes import ProviderChanges
 from gateway_api.resources import install_journal
 from gateway_site import __version__
 from gateway_site.tracing import Traces, start_tracing
@@ -89,6 +90,7 @@ class Background:
                 self._thread("configuration", Follower().step, POLL_S),
                 self._thread("recorder", recorder.flush, POLL_S, recorder.stop),
                 self._thread("heartbeat", heartbeat.step, POLL_S, heartbeat.stop),
+                self._thread("provider-changes", ProviderChanges(_seen).step, POLL_S),
                 self._thread("retention", prune_expired, PRUNE_EVERY_S),
                 threading.Thread(target=load_catalogue, name="price-catalogue", daemon=True),
             ]
@@ -150,6 +152,10 @@ def _configured() -> Configured:
 
 def _providers() -> dict[str, Any]:
     return {name: list(each) for name, each in health.checked(snapshot.current()).items()}
+
+
+def _seen() -> dict[str, health.Seen]:
+    return dict(health.seen(snapshot.current()))
 
 
 class Follower:

@@ -21,6 +21,7 @@ import asyncio
 import re
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -157,6 +158,10 @@ class _UvicornWriter(Writer):
     async def begin(self, status: int, headers: RawHeaders, first: bytes) -> None:
         cycle = self._cycle
         _break_when_stuck(cycle.transport.get_extra_info("socket"))
+        if cycle.scope["http_version"] == "1.0":
+            # Who speaks that knows no chunks, which uvicorn would make: the stream ends with its
+            # connection.
+            cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
         if not _may_begin(cycle):
             await super().begin(status, headers, first)
             return
@@ -177,6 +182,8 @@ class _UvicornWriter(Writer):
             cycle.transport.write(_chunk(last) + b"0\r\n\r\n")
             _complete(cycle)
         else:
+            if not cycle.chunked_encoding:
+                cycle.expected_content_length = len(last)
             await super().end(last)
 
     @property

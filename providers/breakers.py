@@ -114,6 +114,11 @@ def all_known() -> Iterable[Breaker]:
     return tuple(_breakers.values())
 
 
+def resting() -> frozenset[str]:
+    """The providers of which a breaker is not closed."""
+    return frozenset(each.key[0] for each in all_known() if not each.is_closed)
+
+
 async def admit(breaker: Breaker) -> bool:
     """Whether a call through a breaker that is not closed is the one on trial. False where it has
     been closed meanwhile. Raises CircuitOpen."""

@@ -1,14 +1,14 @@
-"""How the providers are, by their last answers to what models they have."""
+"""How the providers are, by their last answers to what models they have, and by their breakers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from django.conf import settings
 
-from providers import discovery, listings, snapshot
+from providers import breakers, discovery, listings, snapshot
 from providers.http import HttpClient
 from providers.listings import Listing
 from providers.registry import adapter_class
@@ -29,8 +29,19 @@ class Checked(NamedTuple):
     at: float
 
 
+class Seen(NamedTuple):
+    """How this process finds a provider: its status, why it is not healthy, and when it was asked
+    for its models, in seconds since 1970."""
+
+    status: str
+    reason: str | None
+    """A word: of `/v1/providers/test`, or `circuit_open`."""
+    at: float
+
+
 def status_of(provider: ProviderFacts, listing: Listing | None) -> str:
-    """One of `healthy, degraded, unavailable, not_configured, disabled`."""
+    """One of `healthy, degraded, unavailable, not_configured, disabled`, without a look at its
+    breakers."""
     if not provider.enabled:
         return "disabled"
     if provider.problem is not None:
@@ -39,6 +50,23 @@ def status_of(provider: ProviderFacts, listing: Listing | None) -> str:
         return "healthy"
     answers = listing is not None and listing.upstream_status in ANSWERS_OTHERWISE
     return "degraded" if answers else "unavailable"
+
+
+def with_breakers(status: str, provider: ProviderFacts, resting: Collection[str]) -> str:
+    """The same where some of its models' calls fail: `resting` are the names of such providers."""
+    return "degraded" if status == "healthy" and provider.name in resting else status
+
+
+def seen(configuration: Snapshot) -> Iterator[tuple[str, Seen]]:
+    """The usable providers that this process has asked."""
+    resting = breakers.resting()
+    for provider in configuration.providers.values():
+        listing = listings.listing_of(provider) if provider.usable else None
+        if listing is not None:
+            listed = status_of(provider, listing)
+            status = with_breakers(listed, provider, resting)
+            reason = listing.error_kind if status == listed else "circuit_open"
+            yield provider.name, Seen(status, reason, listing.checked_at.timestamp())
 
 
 def checked(configuration: Snapshot) -> dict[str, Checked]:
@@ -69,15 +97,17 @@ def _number_of_models(configuration: Snapshot, listing: Listing) -> int:
 
 
 def overall(
-    configuration: Snapshot, told: Iterable[Mapping[str, Any]]
+    configuration: Snapshot, told: Iterable[Mapping[str, Any]], resting: Collection[str] = ()
 ) -> list[tuple[ProviderFacts, Checked]]:
     """Every provider as this process, or whichever of the others asked it last, found it. `told`
-    are what others have `checked`."""
+    are what others have `checked`; `resting` as `with_breakers` has it."""
     every = [checked(configuration), *told]
-    return [
-        (provider, _latest(provider, [each[name] for each in every if name in each]))
-        for name, provider in configuration.providers.items()
-    ]
+    found = []
+    for name, provider in configuration.providers.items():
+        latest = _latest(provider, [each[name] for each in every if name in each])
+        status = with_breakers(latest.status, provider, resting)
+        found.append((provider, latest._replace(status=status)))
+    return found
 
 
 def _latest(provider: ProviderFacts, found: Iterable[Any]) -> Checked:

@@ -109,8 +109,9 @@ class Gateway:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start(self) -> None:
-        self.port = free_port()
+    def start(self, *, port: int = 0) -> None:
+        """Starts it, where nothing else is said at a port of its own."""
+        self.port = port or free_port()
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), cwd=ROOT, env=self._environment(), stdout=log, stderr=log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema
@@ -15,8 +16,8 @@ from gateway_api.openai.schema import ERROR, ERROR_RESPONSES
 from gateway_api.resources import configuration, http_client
 from gateway_api.schemas import only
 from keys.caller import Caller
-from providers import discovery
-from providers.health import status_of
+from providers import breakers, discovery
+from providers.health import status_of, with_breakers
 from providers.listings import Listing
 from providers.snapshot import ProviderFacts, Snapshot, Target, capabilities_of
 from usage.summaries import rfc3339
@@ -37,6 +38,7 @@ _REASONS = {
 }
 """What an ordinary key is told. An upstream's own words may name hosts and accounts of the
 operator's: they are for administrators."""
+_RESTING = "It lists its models, but calls fail: a circuit breaker is open."
 
 _PROVIDER = {
     "type": "object",
@@ -91,8 +93,9 @@ class ProvidersView(AsyncAPIView):
         current = configuration()
         refresh = wants_refresh(request, self.caller)
         found = await discovery.list_all(current, http_client(), refresh=refresh)
+        resting = breakers.resting()
         shown = [
-            _described(current, provider, found.get(provider.name), self.caller)
+            _described(current, provider, found.get(provider.name), resting, self.caller)
             for provider in current.providers.values()
         ]
         return json_answer({"providers": shown})
@@ -138,17 +141,26 @@ def _not_listed(provider: ProviderFacts, status: str, reason: str) -> UpstreamEr
 
 
 def _described(
-    current: Snapshot, provider: ProviderFacts, listing: Listing | None, caller: Caller
+    current: Snapshot,
+    provider: ProviderFacts,
+    listing: Listing | None,
+    resting: Collection[str],
+    caller: Caller,
 ) -> dict[str, Any]:
     targets = _usable_targets(current, provider, caller)
-    if provider.usable:
-        error = _reason(listing, caller) if listing and listing.error else None
-    else:
+    listed = status_of(provider, listing)
+    status = with_breakers(listed, provider, resting)
+    error = None
+    if not provider.usable:
         error = _why_unusable(provider, caller)
+    elif status != listed:
+        error = _RESTING
+    elif listing is not None and listing.error:
+        error = _reason(listing, caller)
     return {
         "name": provider.name,
         "kind": provider.kind,
-        "status": status_of(provider, listing),
+        "status": status,
         "models": [target.model for target in targets[:MODELS_SHOWN]],
         "model_count": len(targets),
         "capabilities": _capabilities(provider, targets),

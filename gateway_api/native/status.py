@@ -96,7 +96,8 @@ def _read(owner: str | None) -> _Read:
 
 def _status(current: Snapshot, found: _Read, caller: Caller) -> dict[str, Any]:
     rows = [worker for worker, _ in found.workers]
-    providers = health.overall(current, [row.providers for row in rows])
+    resting = {row.provider for row, _ in found.breakers if row.state != State.CLOSED}
+    providers = health.overall(current, [row.providers for row in rows], resting)
     lags = [_lag_ms(row, now, found.revision) for row, now in found.workers]
     p50, p95, p99 = percentiles([row.latencies for row in rows], 0.5, 0.95, 0.99)
     circuits = told_breakers(current, found.breakers)

@@ -11,7 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import spare_database
 from tests.gateway import KEY, Answered, Gateway, configuration, wait_until
-from tests.upstream import Upstream, completion, scripted_upstream, silence, whole
+from tests.upstream import (
+    Upstream,
+    completion,
+    list_models,
+    scripted_upstream,
+    silence,
+    whole,
+)
 
 ADMIN = "gw-test-admin-0123456789abcdef0123456789abc"
 REST_S = 2.0
@@ -32,6 +39,7 @@ def gateway(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Ite
     configured["keys"].append({"name": "boss", "secret": ADMIN, "admin": True})
     with spare_database(folder) as url:
         gateway = Gateway(folder, url, workers=2)
+        gateway.environment["ABSTRACTCORE_DISCOVERY_TTL"] = "1"
         gateway.apply(configured)
         try:
             gateway.start()
@@ -61,11 +69,40 @@ def circuit_events(gateway: Gateway, model: str) -> list[tuple[str, dict[str, An
     return [(e.type, e.fields) for e in told if e.type.startswith("circuit") and e.model == model]
 
 
+def provider_status(gateway: Gateway, path: str = "/v1/status") -> str:
+    answered = gateway.call("GET", path, headers={"authorization": f"Bearer {ADMIN}"})
+    (told,) = (each for each in answered.json()["providers"] if each["name"] == "scripted")
+    return str(told["status"])
+
+
+def provider_changes(gateway: Gateway) -> list[dict[str, Any]]:
+    told = gateway.events()
+    return [each.fields for each in told if each.type == "provider_status_changed"]
+
+
 def open_it(gateway: Gateway, provider: Upstream, model: str) -> None:
     provider.script = DOWN
     statuses = [ask(gateway, model).status for _ in range(5)]
     assert set(statuses) <= {502, 503}
     wait_until(lambda: breaker(gateway, model)["state"] == "open", seconds=10)
+
+
+def test_that_a_provider_went_away_and_came_back_is_told_once(
+    gateway: Gateway, provider: Upstream
+) -> None:
+    refreshed = "/v1/providers?refresh=1"
+    wait_until(lambda: provider_status(gateway, refreshed) == "healthy", seconds=5)
+    time.sleep(1)
+    provider.listing, before = DOWN, provider.listings
+    wait_until(lambda: provider.listings >= before + 2, seconds=10)  # both workers were told
+    wait_until(lambda: len(provider_changes(gateway)) == 1, seconds=5)
+    provider.listing = list_models
+    assert provider_status(gateway, refreshed) == "healthy"
+    wait_until(lambda: len(provider_changes(gateway)) == 2, seconds=5)
+    assert provider_changes(gateway) == [
+        {"from": "healthy", "to": "unavailable", "reason": "protocol"},
+        {"from": "unavailable", "to": "healthy", "reason": None},
+    ]
 
 
 def test_all_workers_let_a_failing_upstream_rest_and_try_it_once(
@@ -93,6 +130,11 @@ def test_all_workers_let_a_failing_upstream_rest_and_try_it_once(
     for _, fields in circuit_events(gateway, model):
         assert fields["failures"] >= 5
         assert fields["open_for_ms"] == REST_S * 1000
+    wait_until(lambda: len(provider_changes(gateway)) >= 4, seconds=5)
+    assert provider_changes(gateway)[2:] == [
+        {"from": "healthy", "to": "degraded", "reason": "circuit_open"},
+        {"from": "degraded", "to": "healthy", "reason": None},
+    ]
 
 
 def test_an_open_breaker_is_seen(gateway: Gateway, provider: Upstream) -> None:
@@ -101,7 +143,8 @@ def test_an_open_breaker_is_seen(gateway: Gateway, provider: Upstream) -> None:
     told = breaker(gateway, model)
     assert told["failures"] >= 5
     assert told["open_until"].endswith("Z")
-    assert status(gateway)["status"] == "degraded"
+    assert status(gateway)["status"] == provider_status(gateway) == "degraded"
+    wait_until(lambda: provider_status(gateway, "/v1/providers") == "degraded", seconds=5)
     assert status(gateway, KEY)["circuit_breakers"][model] == {"state": "open"}
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from tests.gateway import KEY, Gateway, wait_until
+from tests.gateway import KEY, ROOT, Gateway, wait_until
 
 ADMIN = "gw-test-admin-0123456789abcdef0123456789abc"
 PATH = "/v1/events/stream"
@@ -140,3 +143,17 @@ def insert_rows(gateway: Gateway, number: int, **fields: str) -> None:
 def ids_in_table(gateway: Gateway, where: str = "true") -> list[int]:
     found = gateway.select(f"SELECT id FROM events_app_event WHERE {where} ORDER BY id")
     return [row[0] for row in found]
+
+
+def admin_password(gateway: Gateway) -> str:
+    """The password of a new member of staff `admin`."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", "ensure_admin"],
+        cwd=ROOT,
+        env=gateway._environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (password,) = re.findall(r"as admin with the password (\S+)", done.stdout)
+    return str(password)

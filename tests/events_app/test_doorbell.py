@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 
 from events_app import doorbell as doorbells
 from events_app.doorbell import Doorbell
+from tests.conftest import require_or_skip
 from tests.gateway import free_port, wait_until
 from tests.scripted_redis import scripted_redis
 
@@ -96,7 +97,7 @@ async def test_a_ring_is_heard_by_another_worker_through_redis() -> None:
 @pytest.fixture
 def real_redis(tmp_path: Path) -> Iterator[str]:
     if shutil.which("redis-server") is None:
-        pytest.skip("there is no redis-server on the path")
+        require_or_skip("there is no redis-server on the path")
     port = str(free_port())
     command = ["redis-server", "--port", port, "--save", "", "--bind", "127.0.0.1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path) as server:

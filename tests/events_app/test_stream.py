@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx2
@@ -116,6 +120,7 @@ def test_filters_hold_for_what_was_and_for_what_comes(telling: Gateway) -> None:
     asked = {
         "types=circuit_opened,error": "type IN ('circuit_opened', 'error')",
         "types=circuit_opened&types=error": "type IN ('circuit_opened', 'error')",
+        "types=circuit_opened," + ",".join(["error"] * 2000): "type IN ('circuit_opened', 'error')",
         "session_id=s-1": "session_id = 's-1'",
         "request_id=r-1": "request_id = 'r-1'",
         "session_id=s-1&request_id=r-2&types=error,circuit_closed": "request_id = 'r-2'",
@@ -139,6 +144,11 @@ def test_filters_hold_for_what_was_and_for_what_comes(telling: Gateway) -> None:
         ("?after=-1", {}, "after", "after"),
         ("?after=99999999999999999999", {}, "after", "after"),
         ("?after=%D9%A1", {}, "after", "after"),
+        ("?after=1%0A2", {}, "after", "after"),
+        ("?after=1%0Ddata:x", {}, "after", "after"),
+        ("?after=%2B1", {}, "after", "after"),
+        ("?types=" + ",".join(f"t{number}" for number in range(1000)), {}, "types", "t0"),
+        ("?types=error%0Adata:x", {}, "types", "error"),
         ("", {"last_event_id": "x"}, "Last-Event-ID", "Last-Event-ID"),
         (f"?session_id={'s' * 301}", {}, "session_id", "session_id"),
         ("?request_id=%00", {}, "request_id", "request_id"),
@@ -189,6 +199,64 @@ def test_a_key_is_told_of_its_own_and_an_admin_of_everyones(telling: Gateway) ->
         assert [each.data.get("key") for each in boss.heard] == ["ci", "other", "nobody", None]
         assert [each.data["key"] for each in other.heard] == ["other"]
         assert [each.data["key"] for each in own.heard] == ["ci"]
+
+
+def test_filters_do_not_open_what_is_anothers(telling: Gateway) -> None:
+    (before,) = ids_in_table(telling)[-1:] or [0]
+    anothers = {"key": "other", "session_id": "s-other", "request_id": "r-other"}
+    insert_rows(telling, 1, **anothers)
+    for query in ("session_id=s-other", "request_id=r-other", "types=tool_started"):
+        with listening(telling, f"?after={before}&{query}") as listener:
+            insert_rows(telling, 1, **anothers)
+            insert_rows(telling, 1, session_id="s-other", request_id="r-other")
+            listener.wait_for(1)
+            assert {each.data["key"] for each in listener.heard} == {"ci"}
+
+
+def test_no_name_breaks_out_of_its_event(telling: Gateway, provider: Upstream) -> None:
+    """CVE-2025-64496: what models, tools and upstreams say is data, however it is written."""
+    names = [
+        "a\r\n\r\nevent: error\r\ndata: {}\r\n\r\n",
+        "b\n\ndata: x\n\n",
+        "c\rid: 9\r\r",
+        "d\u2028e\u0085f",
+    ]
+    provider.script = whole(200, completion())
+    (before,) = ids_in_table(telling)[-1:] or [0]
+    for name in names:
+        telling.chat({**CHAT, "model": f"scripted/{name}"})
+        insert_rows(telling, 1, fields=json.dumps({"tool_name": name, "error": name}))
+    query = f"after={before}&types=generation_started,tool_started"
+    with listening(telling, f"?{query}") as listener:
+        heard = listener.wait_for(2 * len(names))
+    models = {each.data["model"] for each in heard if "model" in each.data}
+    assert models == {f"scripted/{name}" for name in names}
+    told = [each.data for each in heard if "tool_name" in each.data]
+    assert [(each["tool_name"], each["error"]) for each in told] == [(n, n) for n in names]
+    raw = asked_by_hand(telling, f"GET {PATH}?{query} HTTP/1.0", until=b'"key":"ci"', times=8)
+    lines = re.split(rb"\r\n|\n|\r", raw.partition(b"\r\n\r\n")[2])
+    assert {line.partition(b":")[0] for line in lines} == {b"retry", b"id", b"event", b"data", b""}
+    assert len([line for line in lines if line.startswith(b"data")]) == 8
+
+
+def asked_by_hand(gateway: Gateway, asked: str, *, until: bytes, times: int) -> bytes:
+    """What is answered on a connection, up to the last of so many marks."""
+    head = f"{asked}\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n\r\n"
+    answer = b""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        while answer.count(until) < times and (piece := connection.recv(1 << 16)):
+            answer += piece
+    return answer
+
+
+def test_who_speaks_http_1_0_is_told_without_chunks(telling: Gateway) -> None:
+    insert_rows(telling, 1)
+    (*_, before, _last) = [0, *ids_in_table(telling, "key = 'ci'")]
+    query = f"GET {PATH}?after={before} HTTP/1.0"
+    head, _, body = asked_by_hand(telling, query, until=b"\n\n", times=2).partition(b"\r\n\r\n")
+    assert b"200" in head and b"chunked" not in head
+    assert body.startswith(b"retry: 2000\nid: %d\n\nid: " % before)
 
 
 def test_somebody_elses_client_reads_it(telling: Gateway) -> None:
@@ -258,10 +326,12 @@ def test_streams_end_as_soon_as_the_server_stops(
     gateway = Gateway(tmp_path, spare_database_url)
     gateway.apply(configured(provider))
     gateway.start()
-    with listening(gateway) as listener:
-        wait_until(lambda: "greeted" in vars(listener), seconds=5)
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listening(gateway)) for _ in range(200)]
+        assert {listener.status for listener in listeners} == {200}
         asked = time.monotonic()
         gateway.stop()
         assert time.monotonic() - asked < 5
-        wait_until(lambda: listener.has_ended, seconds=1)
-        assert listener.heard == []
+        wait_until(lambda: all(listener.has_ended for listener in listeners), seconds=1)
+        assert not any(listener.heard for listener in listeners)
+    assert "Traceback" not in gateway.log

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx2
 import pytest
 
 from tests.conftest import spare_database
-from tests.events_app.stage import Listener, insert_rows, listening
-from tests.gateway import ROOT, Gateway, configuration, wait_until
+from tests.events_app.stage import Listener, admin_password, insert_rows, listening
+from tests.gateway import Gateway, configuration, wait_until
 
 WITHIN_S = 5.0
 NAMES = ("revoked", "expired", "deleted", "rotated", "demoted", "unharmed")
@@ -95,34 +93,42 @@ def _others_stop(gateway: Gateway, listener: Listener) -> bool:
     return len(listener.heard) == told
 
 
-def test_staff_listen_with_their_session_until_they_sign_out(guarded: Gateway) -> None:
-    with httpx2.Client(base_url=guarded.url, trust_env=False) as browser:
-        sign_in(guarded, browser)
-        cookies = f"sessionid={browser.cookies['sessionid']}"
-        with listening(guarded, key=None, cookie=cookies) as listener:
-            insert_rows(guarded, 1, key="ci")
-            listener.wait_for(1)
-            token = browser.cookies["csrftoken"]
-            browser.post("/admin/logout/", data={"csrfmiddlewaretoken": token})
-            assert_ends(listener, time.monotonic())
-        with listening(guarded, key=None, cookie=cookies) as listener:
+def test_staff_listen_with_their_session_until_they_sign_out_or_are_staff_no_longer(
+    guarded: Gateway,
+) -> None:
+    password = admin_password(guarded)
+    with (
+        signed_in(guarded, password) as browser,
+        signed_in(guarded, password) as other,
+        listening(guarded, key=None, cookie=session_of(browser)) as leaving,
+        listening(guarded, key=None, cookie=session_of(other)) as staying,
+    ):
+        foreign = {"cookie": session_of(other), "origin": "https://evil.example"}
+        with listening(guarded, key=None, **foreign) as listener:
+            assert listener.status == 403
+        insert_rows(guarded, 1, key="ci")
+        leaving.wait_for(1)
+        token = browser.cookies["csrftoken"]
+        cookie = session_of(browser)
+        browser.post("/admin/logout/", data={"csrfmiddlewaretoken": token})
+        assert_ends(leaving, time.monotonic())
+        with listening(guarded, key=None, cookie=cookie) as listener:
             assert listener.status == 401
+        insert_rows(guarded, 1, key="ci")
+        staying.wait_for(2)
+        guarded.execute("UPDATE auth_user SET is_staff = false")
+        assert_ends(staying, time.monotonic())
 
 
-def sign_in(gateway: Gateway, browser: httpx2.Client) -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", "ensure_admin"],
-        cwd=ROOT,
-        env=gateway._environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    (password,) = re.findall(r"as admin with the password (\S+)", done.stdout)
-    browser.get("/admin/login/")
-    form = {
-        "username": "admin",
-        "password": password,
-        "csrfmiddlewaretoken": browser.cookies["csrftoken"],
-    }
-    assert browser.post("/admin/login/", data=form).status_code == 302
+@contextmanager
+def signed_in(gateway: Gateway, password: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=gateway.url, trust_env=False) as browser:
+        browser.get("/admin/login/")
+        token = browser.cookies["csrftoken"]
+        form = {"username": "admin", "password": password, "csrfmiddlewaretoken": token}
+        assert browser.post("/admin/login/", data=form).status_code == 302
+        yield browser
+
+
+def session_of(browser: httpx2.Client) -> str:
+    return f"sessionid={browser.cookies['sessionid']}"

@@ -112,6 +112,16 @@ async def test_a_streams_head_goes_out_with_its_first_piece_and_the_end_with_its
     assert last.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
+async def test_who_speaks_http_1_0_gets_a_stream_without_chunks_that_ends_with_its_connection() -> (
+    None
+):
+    scope = {"type": "http", "method": "GET", "http_version": "1.0"}
+    sent = await written(stream, plain=False, scope=scope, keep_alive=False)
+    head, _, body = b"".join(sent).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body == b"data: 1\n\ndata: 2\n\ndata: [DONE]\n\n(closed)"
+
+
 async def test_a_header_that_would_split_the_answer_is_refused() -> None:
     wire = Wire()
     cycle = cycle_on(wire)
