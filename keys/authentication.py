@@ -103,20 +103,23 @@ def _signed_in(request: HttpRequest) -> Caller | None:
         return None
     check = CSRFCheck(lambda _: None)  # type: ignore[arg-type]
     check.process_request(request)
+    if _is_from_elsewhere(request, check):
+        raise PermissionDenied("A page of another origin asks.", code="csrf_failed")
     reason = check.process_view(request, None, (), {})  # type: ignore[arg-type]  # as DRF does
-    if reason or not _is_our_page(request, check):
-        raise PermissionDenied(
-            "The CSRF token is missing or wrong, or the page is another site's.", code="csrf_failed"
-        )
+    if reason:
+        raise PermissionDenied("The CSRF token is missing or wrong.", code="csrf_failed")
     return Caller(name=f"staff:{user.get_username()}"[:100], is_admin=True)
 
 
-def _is_our_page(request: HttpRequest, check: CSRFCheck) -> bool:
-    """Django lets pages of any site read, as they are not told the answer; a stream of events would
-    be held open for them all the same."""
-    if "HTTP_ORIGIN" not in request.META:
+def _is_from_elsewhere(request: HttpRequest, check: CSRFCheck) -> bool:
+    """Whether a foreign page asks, which Django minds only of requests that change something: the
+    browser keeps the answer from it, but a stream of events would be held open. Who follows a link
+    from there asks for themselves."""
+    meta = request.META
+    if "HTTP_ORIGIN" in meta and not check._origin_verified(request):  # type: ignore[attr-defined]  # Django's
         return True
-    return bool(check._origin_verified(request))  # type: ignore[attr-defined]
+    is_link = meta.get("HTTP_SEC_FETCH_MODE") == "navigate"
+    return not is_link and meta.get("HTTP_SEC_FETCH_SITE") in ("cross-site", "same-site")
 
 
 class CallerAuthentication(BaseAuthentication):

@@ -186,6 +186,38 @@ async def test_a_foreign_page_cannot_post_with_our_session(staff: str) -> None:
         await identify(forged)
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"HTTP_ORIGIN": "https://evil.example"},
+        {"HTTP_ORIGIN": "null"},
+        {"HTTP_ORIGIN": "http://testserver:3000", "HTTP_SEC_FETCH_SITE": "same-site"},
+        {"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_SEC_FETCH_MODE": "no-cors"},
+        {"HTTP_SEC_FETCH_SITE": "same-site", "HTTP_SEC_FETCH_MODE": "no-cors"},
+    ],
+)
+async def test_a_foreign_page_cannot_read_with_our_session(
+    staff: str, told: dict[str, str]
+) -> None:
+    """A browser would keep the answer from it, but not an event stream from being held open."""
+    with pytest.raises(PermissionDenied):
+        await identify(asked(HTTP_COOKIE=staff, **told))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"HTTP_ORIGIN": "http://testserver", "HTTP_SEC_FETCH_SITE": "same-origin"},
+        {"HTTP_SEC_FETCH_SITE": "none", "HTTP_SEC_FETCH_MODE": "navigate"},
+        {"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_SEC_FETCH_MODE": "navigate"},
+    ],
+)
+async def test_our_own_pages_and_links_read_with_our_session(
+    staff: str, told: dict[str, str]
+) -> None:
+    assert (await identify(asked(HTTP_COOKIE=staff, **told))).name == "staff:ada"
+
+
 @pytest.fixture(params=["customer", "inactive", "forged"])
 def powerless(request: pytest.FixtureRequest) -> str:
     if request.param == "forged":
