@@ -151,7 +151,10 @@ class _Stream:
         return True
 
     async def check(self) -> None:
-        """Raises what ends the stream of a caller who may not read any longer."""
+        """Raises what ends the stream of a caller who may not read any longer, or of any while the
+        server stops."""
+        if feed.is_closed:
+            raise ServiceUnavailable("The server stops.")
         with suppress(ServiceUnavailable):
             await self._ask_again()
 

@@ -6,28 +6,16 @@ import json
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
-from tests.events_app.stage import PATH, ids_in_table, insert_rows
-from tests.gateway import KEY, Gateway, wait_until
+from tests.events_app.stage import ids_in_table, insert_rows, sleeping
+from tests.gateway import Gateway, wait_until
 
 READERS, BURSTS, ROWS = 20, 12, 1000
 PADDING = json.dumps({"error": "x" * 2000})
 MAX_GROWTH_KIB = 100 * 1024
 """What they are owed is 20 times 26 MB, of which the kernel takes up to 4 MB for each."""
 WITHIN_S = 5.0
-
-
-@contextmanager
-def sleeping(gateway: Gateway) -> Iterator[socket.socket]:
-    """A listener who has asked and does not read; its own buffer is small."""
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", gateway.port))
-        head = f"GET {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n\r\n"
-        connection.sendall(head.encode())
-        yield connection
 
 
 def read_until(connection: socket.socket, mark: bytes) -> bytes:

@@ -115,6 +115,17 @@ def listening(
         listener.leave()
 
 
+@contextmanager
+def sleeping(gateway: Gateway) -> Iterator[socket.socket]:
+    """A listener who has asked and does not read; its own buffer is small."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", gateway.port))
+        head = f"GET {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {KEY}\r\n\r\n"
+        connection.sendall(head.encode())
+        yield connection
+
+
 def insert_rows(gateway: Gateway, number: int, **fields: str) -> None:
     """Puts events into the table, in one transaction, as another machine's worker would."""
     now = datetime.now(UTC)

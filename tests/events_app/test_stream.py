@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from tests.conftest import spare_database
-from tests.events_app.stage import ADMIN, PATH, ids_in_table, insert_rows, listening
+from tests.events_app.stage import ADMIN, PATH, ids_in_table, insert_rows, listening, sleeping
 from tests.gateway import KEY, Gateway, configuration, wait_until
 from tests.upstream import Upstream, completion, scripted_upstream, silence, whole
 
@@ -274,6 +274,20 @@ def test_somebody_elses_client_reads_it(telling: Gateway) -> None:
         assert int(next(events).id) > int(first.id) > before
 
 
+def test_no_text_of_an_event_can_begin_another(telling: Gateway) -> None:
+    evil = "x\r\n\r\nid: 1\rdata: {}\n\nevent: error\ndata: y\u2028\u2029\x85\x0b: z\n\n"
+    with listening(telling, "?types=tool_started,error") as listener:
+        insert_rows(telling, 1, request_id=evil, fields=json.dumps({"tool_name": evil}))
+        insert_rows(telling, 1, request_id="next")
+        told, following = listener.wait_for(2)
+    assert (told.type, told.data["tool_name"], told.data["request_id"]) == (
+        "tool_started",
+        evil,
+        evil,
+    )
+    assert (following.id, following.data["request_id"]) == (told.id + 1, "next")
+
+
 def test_no_reader_misses_or_repeats_anything_while_others_insert(
     telling: Gateway, provider: Upstream
 ) -> None:
@@ -320,18 +334,22 @@ def _read_in_parts(gateway: Gateway, after: int, number: int) -> list[int]:
     return ids
 
 
-def test_streams_end_as_soon_as_the_server_stops(
+def test_streams_end_as_soon_as_the_server_stops_whether_they_are_read_or_not(
     provider: Upstream, tmp_path: Any, spare_database_url: str
 ) -> None:
     gateway = Gateway(tmp_path, spare_database_url)
     gateway.apply(configured(provider))
     gateway.start()
     with ExitStack() as stack:
-        listeners = [stack.enter_context(listening(gateway)) for _ in range(200)]
+        stack.enter_context(sleeping(gateway))
+        listeners = [stack.enter_context(listening(gateway, "?types=error")) for _ in range(200)]
         assert {listener.status for listener in listeners} == {200}
+        for _ in range(4):
+            insert_rows(gateway, 1000, fields=json.dumps({"error": "x" * 2000}))
+        time.sleep(2)  # until no buffer takes more
         asked = time.monotonic()
         gateway.stop()
         assert time.monotonic() - asked < 5
         wait_until(lambda: all(listener.has_ended for listener in listeners), seconds=1)
         assert not any(listener.heard for listener in listeners)
-    assert "Traceback" not in gateway.log
+    assert "ERROR" not in gateway.log
