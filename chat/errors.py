@@ -46,6 +46,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = None
+    lasting: ClassVar[bool] = False
+    """Whether the same request would fail again: SDKs try 409 and every 5xx twice more."""
 
     def __init__(
         self,
@@ -63,7 +65,7 @@ class GatewayError(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         """Value for the `retry-after` header, in seconds or as an HTTP date, as it came."""
-        self.should_retry: bool | None = None
+        self.should_retry: bool | None = False if self.lasting else None
         """False where a caller's SDK must not try again: it would multiply our own attempts."""
         self.details: dict[str, Any] | None = None
         """What Anthropic's wire tells beside the message, for its SDK to act on."""
@@ -134,6 +136,7 @@ class Conflict(GatewayError):
     status = 409
     type = "conflict_error"
     default_code = "conflict"
+    lasting = True
 
 
 class ToolChoiceNotMet(GatewayError):
@@ -165,6 +168,7 @@ class UnsupportedEndpoint(GatewayError):
     status = 501
     type = "invalid_request_error"
     default_code = "unsupported_endpoint"
+    lasting = True
 
 
 class ServiceUnavailable(GatewayError):
@@ -244,6 +248,7 @@ class UpstreamTimeout(UpstreamError):
 
 class UpstreamCredentials(UpstreamError):
     default_code = "upstream_credentials"
+    lasting = True
     kind = "auth"
 
 
@@ -262,6 +267,7 @@ class UpstreamUnsupported(UpstreamError):
     status = 501
     type = "invalid_request_error"
     default_code = "unsupported_endpoint"
+    lasting = True
     kind = "not_found"
     is_fault = False
 

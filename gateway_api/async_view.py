@@ -193,6 +193,8 @@ async def read_json_body(request: Request) -> bytes:
     """The bytes of a JSON body. Raises UnsupportedMediaType, RequestTooLarge, RequestTimeout."""
     http_request: Any = request._request
     require_json(header(http_request, "content-type") or "")
+    if header(http_request, "content-encoding") not in (None, "identity"):
+        raise UnsupportedMediaType("Send the request body as it is, without a `content-encoding`.")
     read_body = getattr(http_request, "read_body", None)
     if read_body is None:  # the stock handler has read it already
         return bytes(http_request.body)

@@ -64,8 +64,10 @@ class GatewayApplication:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        if scope["type"] != "http":
-            raise ValueError(f"no {scope['type']} connections are served here")
+        if scope["type"] != "http":  # daphne asks for those who want a WebSocket
+            await receive()
+            await send({"type": "websocket.close"})
+            return
         if not self._background.running:
             await self._start()
         await self._handler(scope, receive, send)

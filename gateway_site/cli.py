@@ -104,6 +104,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     uvicorn.run(
         "gateway_site.asgi:application",
+        http="gateway_site.protocol:GuardedProtocol",
+        ws="none",  # nothing here speaks it: who asks to upgrade is answered in HTTP
         host=options.host,
         port=options.port,
         workers=options.workers,

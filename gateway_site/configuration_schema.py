@@ -13,7 +13,15 @@ from typing import Annotated, Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.db.models import Model
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from keys.models import (
     MIN_SECRET_LENGTH,
@@ -331,8 +339,9 @@ class RemoteEntry(Entry):
         default={}, repr=False
     )
     headers_env: Variable = ""
-    timeout_s: Annotated[float, Field(gt=0, le=tools.MAX_TIMEOUT_S)] = default(
-        tools.Tool, "timeout_s"
+    timeout_s: Annotated[float, Field(gt=0, le=tools.MAX_TIMEOUT_S)] = Field(
+        default=default(tools.Tool, "timeout_s"),
+        validation_alias=AliasChoices("timeout_s", "timeout"),  # the API's name
     )
     enabled: bool = default(tools.Tool, "enabled")
 

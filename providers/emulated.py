@@ -154,7 +154,7 @@ class _Chain:
                 return None
             batch = restorer.feed(batch)
             self.failure = self.failure or restorer.failure
-        return batch and Batch(batch.chunks)
+        return batch
 
     def _note(self, chunk: ChatChunk) -> None:
         if chunk.usage is not None:

@@ -15,6 +15,8 @@ from providers.http import HttpClient
 from providers.registry import adapter_class
 from providers.snapshot import Snapshot, Target
 
+MAX_NAME = 300
+"""Characters of a model's name: the ledger's column. Names are remembered, and told in a header."""
 MayUse = Callable[[str], bool]
 """Whether the caller may use a public model name."""
 
@@ -50,7 +52,7 @@ def resolve(snapshot: Snapshot, model: str | None, *, may_use: MayUse) -> Plan:
         raise InvalidRequest(
             "Missing required parameter: 'model'.", param="model", code="missing_required_parameter"
         )
-    plan = _find(snapshot, name)
+    plan = _find(snapshot, name) if len(name) <= MAX_NAME else None
     if plan is None or not may_use(plan.model):
         raise _not_found(snapshot, name, may_use)
     return plan

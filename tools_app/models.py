@@ -64,6 +64,8 @@ def validate_headers(value: Any) -> None:
     """Names and values as HTTP takes them. The text of the error holds no value."""
     if not isinstance(value, dict) or len(value) > MAX_HEADERS:
         raise ValidationError(f"Use an object of at most {MAX_HEADERS} headers.")
+    if len({name.lower() for name in value}) < len(value):
+        raise ValidationError("A header stands twice: capitals make no difference.")
     for name, text in value.items():
         if not _HEADER_NAME.fullmatch(name):
             raise ValidationError("A header's name must be a plain word.")

@@ -40,6 +40,7 @@ FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "url": (str, "a string"),
     "headers": (dict, "an object"),
     "timeout": ((int, float), "a number of seconds"),
+    "timeout_s": ((int, float), "a number of seconds"),
 }
 
 
@@ -296,11 +297,15 @@ def _read_headers(given: dict[str, Any], kind: str) -> dict[str, str]:
 
 
 def _read_timeout(given: dict[str, Any]) -> float | None:
-    value = given.get("timeout")
-    if value is not None and not 0 < value <= MAX_TIMEOUT_S:
+    """By its name here, or the configuration file's."""
+    named = [name for name in ("timeout", "timeout_s") if name in given]
+    if not named:
+        return None
+    value, name = given[named[0]], named[-1]
+    if len(named) > 1 or not 0 < value <= MAX_TIMEOUT_S:
         raise InvalidRequest(
-            f"'timeout' must be more than 0 and at most {MAX_TIMEOUT_S:g} seconds.",
-            param="timeout",
+            f"'{name}' must be more than 0 and at most {MAX_TIMEOUT_S:g} seconds, and stand once.",
+            param=name,
             code="invalid_value",
         )
-    return None if value is None else float(value)
+    return float(value)

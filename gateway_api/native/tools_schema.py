@@ -85,7 +85,7 @@ REGISTRATION = {
                 "exclusiveMinimum": 0,
                 "maximum": MAX_TIMEOUT_S,
                 "default": 30,
-                "description": "Seconds for a whole call.",
+                "description": "Seconds for a whole call. `timeout_s` is the same.",
             },
         },
     }

@@ -22,12 +22,9 @@ _FORMATS = ("json_schema", "json_object")
 
 def wants_format(request: ChatRequest, capabilities: Capabilities) -> bool:
     """Whether there is anything to do for the format of an answer. What only an upstream on the
-    caller's own wire can be asked for is left to it, and so is a stream that it holds to its format
-    itself: what has been sent on cannot be taken back."""
+    caller's own wire can be asked for is left to it."""
     wanted = request.params.response_format
-    if wanted is None or wanted.type not in _FORMATS or request.native_only is not None:
-        return False
-    return not (request.stream and _is_native(request.params, capabilities))
+    return wanted is not None and wanted.type in _FORMATS and request.native_only is None
 
 
 def strategy_for(request: ChatRequest, capabilities: Capabilities) -> Strategy:

@@ -54,6 +54,14 @@ class _Invalid(NamedTuple):
         return ", ".join(dict.fromkeys(each.rule for each in self.problems))
 
     @property
+    def error(self) -> StructuredOutputInvalid:
+        return StructuredOutputInvalid(
+            f"The model's answer is not in the format that was asked for: {self.told}.",
+            problems=[{"path": each.path, "message": each.message} for each in self.problems],
+            last_text=self.text[:_MAX_SHOWN],
+        )
+
+    @property
     def feedback(self) -> str:
         wrong = "\n".join(f"- {problem}" for problem in self.problems)
         return f"This is not a valid answer:\n{wrong}\nGive the whole answer again, corrected."
@@ -70,9 +78,12 @@ class StructuredOutput(Emulation):
         self._retries = DEFAULT_RETRIES
         self._invalid = 0
         self._is_trusted = False
+        self.is_open_ai = True
+        """Whether the caller speaks OpenAI's wire."""
 
     def prepare(self, request: ChatRequest) -> ChatRequest:
         """Raises InvalidRequest for a schema that is none, where it would be ours to hold to."""
+        self.is_open_ai = request.wire == "openai"
         if request.answer_retries is not None:
             self._retries = request.answer_retries
         self._strategy = strategy_for(request, self._capabilities)
@@ -182,14 +193,17 @@ class StructuredOutput(Emulation):
                 said=invalid.text or "(nothing)",
                 feedback=invalid.feedback,
             )
-        raise StructuredOutputInvalid(
-            f"The model's answer is not in the format that was asked for: {invalid.told}.",
-            problems=[{"path": each.path, "message": each.message} for each in invalid.problems],
-            last_text=invalid.text[:_MAX_SHOWN],
-        )
+        raise invalid.error
+
+    def judge_streamed(self, said: str) -> StructuredOutputInvalid | None:
+        """What is wrong with a text that has been shown, so that nothing may stand around it."""
+        text, problems = self._read(said)
+        if not problems and text != said.strip():
+            problems = [Problem("$", "json", "there is more than the answer")]
+        return _Invalid(said, problems, cut=False).error if problems else None
 
     def begin(self) -> Restorer:
-        return _Unchanged()
+        return _Unchanged() if self._strategy == "left_out" else _Judged(self)
 
 
 class _Unchanged(Restorer):
@@ -199,6 +213,39 @@ class _Unchanged(Restorer):
         return batch
 
     def finish(self) -> Batch | None:
+        return None
+
+
+class _Judged(Restorer):
+    """A stream that the upstream holds to its format: it passes as it comes, and one that has
+    come to its end and does not fit fails there."""
+
+    def __init__(self, format_: StructuredOutput) -> None:
+        self._format = format_
+        self._said: dict[int, list[str]] = {}
+        self._other: set[int] = set()
+        """Choices that call a tool or refuse: what they say has no format."""
+        self._wrong: StructuredOutputInvalid | None = None
+
+    def feed(self, batch: Batch) -> Batch | None:
+        if batch.wire is not None and not self._format.is_open_ai:
+            return batch  # in the words of the caller's own wire, as in `restore`
+        ends_wrong = False
+        for choice in (choice for chunk in batch.chunks for choice in chunk.choices):
+            delta = choice.delta
+            if delta.content:
+                self._said.setdefault(choice.index, []).append(delta.content)
+            if delta.tool_calls or delta.function_call or delta.refusal:
+                self._other.add(choice.index)
+            if choice.finish_reason == "stop" and choice.index not in self._other:
+                said = "".join(self._said.get(choice.index, ()))
+                if (wrong := self._format.judge_streamed(said)) is not None:
+                    choice.finish_reason, self._wrong, ends_wrong = None, wrong, True
+        return Batch(batch.chunks) if ends_wrong else batch
+
+    def finish(self) -> Batch | None:
+        """The usage has come meanwhile: what is told as a failure is billed."""
+        self.failure = self._wrong
         return None
 
 

@@ -375,6 +375,19 @@ def test_a_client_does_not_multiply_attempts_at_a_failing_provider(
     assert len(upstream.asked) == 1
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_client_does_not_repeat_what_our_bad_credential_stops(
+    gateway: Gateway, upstream: Upstream, status: int
+) -> None:
+    upstream.script = whole(status, error_body("Who are you?"))
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=2) as client,
+        pytest.raises(openai.InternalServerError),
+    ):
+        client.chat.completions.create(model=MODEL, messages=HELLO)
+    assert len(upstream.asked) == 1
+
+
 def test_a_client_that_times_out_lets_the_upstream_go(
     client: openai.OpenAI, upstream: Upstream
 ) -> None:

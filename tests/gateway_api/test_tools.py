@@ -143,6 +143,9 @@ def test_a_name_is_taken_once_by_a_tool_or_a_server(ask: Ask) -> None:
         ({"kind": "http", "url": PUBLIC, "timeout": 0}, "timeout"),
         ({"kind": "http", "url": PUBLIC, "timeout": 601}, "timeout"),
         ({"kind": "http", "url": PUBLIC, "timeout": True}, "timeout"),
+        ({"kind": "http", "url": PUBLIC, "timeout_s": 601}, "timeout_s"),
+        ({"kind": "http", "url": PUBLIC, "timeout": 5, "timeout_s": 5}, "timeout_s"),
+        ({"kind": "http", "url": PUBLIC, "headers": {"Key": "a", "key": "b"}}, "headers"),
         ({"code": "print(1)"}, "code"),
         ({"command": ["sh"]}, "command"),
     ],
@@ -154,6 +157,12 @@ def test_what_is_no_tool_is_refused_by_its_field(
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param
     assert not Tool.objects.exists() and not McpServer.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["timeout", "timeout_s"])
+def test_a_timeout_goes_by_the_name_it_has_in_the_file_too(ask: Ask, name: str) -> None:
+    fields: dict[str, Any] = {"kind": "http", "url": PUBLIC, name: 7}
+    assert register(ask, **fields).json()["tool"]["timeout"] == 7
 
 
 def test_loopback_is_closed_to_tools_by_default(ask: Ask, settings: Any) -> None:

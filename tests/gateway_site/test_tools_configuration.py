@@ -78,7 +78,7 @@ def test_everything_a_file_says_is_stored_and_no_secret_shown(apply: Apply) -> N
     assert McpServer.objects.get().reveal_headers() == {"x-key": "canary-lab"}
     assert not Tool.objects.get(name="ask_user").enabled
     assert VirtualKey.objects.get().allowed_tools == ["get_*"]
-    changed = apply(RICH.replace("canary", "kanarie").replace("timeout_s: 5", "timeout_s: 6"))
+    changed = apply(RICH.replace("canary", "kanarie").replace("timeout_s: 5", "timeout: 6"))
     assert "~ tool get_weather" in changed.out and "~ MCP server lab" in changed.out
     assert "kanarie" not in changed.out and "timeout_s 5 -> 6" in changed.out
 
@@ -139,6 +139,7 @@ def test_a_kind_without_a_secret_loses_it(apply: Apply) -> None:
         ("name: a, kind: client, parameters: {type: string}", "tools[0].parameters"),
         ("name: a, kind: client, code: print(1)", "tools[0].code: unknown field"),
         ("name: a, kind: http, url: 'http://x/', timeout_s: 601", "tools[0].timeout_s"),
+        ("name: a, kind: http, url: 'http://x/', timeout: 5, timeout_s: 5", "unknown field"),
     ],
 )
 def test_a_wrong_entry_is_told_with_its_place(apply: Apply, entry: str, problem: str) -> None:

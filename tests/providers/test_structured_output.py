@@ -438,6 +438,38 @@ async def test_a_stream_that_is_held_to_its_format_passes_as_it_comes() -> None:
     request = asking(stream=True)
     assert (await asked.stream(request))["choices"][0]["message"]["content"] == ANN
     assert request.emulated == set()
+    again = target({}, saying(ANN))
+    batches = [batch async for batch in again._asked(asking(stream=True)).stream()]
+    assert b"".join(batch.wire or b"" for batch in batches).count(b"data: {") > 2
+
+
+@pytest.mark.parametrize("kind", ["openai-compatible", "ollama", "anthropic"])
+@pytest.mark.parametrize("told", [OLD, "Sorry.", "", f"Here: {ANN}", ANN + ANN])
+async def test_a_stream_whose_upstream_did_not_keep_its_word_fails_at_its_end(
+    kind: str, told: str
+) -> None:
+    """As the whole answer does (M46): the caller hears no `stop`, and pays what was counted."""
+    asked = target({}, saying(told), kind=kind)
+    said, ends, counted = "", set(), None
+    with pytest.raises(StructuredOutputInvalid) as failure:
+        async for batch in asked._asked(asking(stream=True)).stream():
+            for chunk in batch.chunks:
+                said += "".join(choice.delta.content or "" for choice in chunk.choices)
+                ends |= {choice.finish_reason for choice in chunk.choices}
+                counted = chunk.usage or counted
+    assert (said, ends - {None}) == (told, set())
+    assert (failure.value.details or {})["last_text"] == told
+    assert counted is not None and counted.estimated is not True
+    assert len(asked.validations) == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [saying('{"who": "An', cut=True), calling("get_weather", "{}")], ids=["cut", "call"]
+)
+async def test_a_stream_without_a_final_answer_passes(answer: Answer) -> None:
+    asked = target({}, answer)
+    (found,) = (await asked.stream(asking(tools=[WEATHER], stream=True)))["choices"]
+    assert found["finish_reason"] == answer.finish
 
 
 # --- upstreams that do it themselves ------------------------------------------------------------

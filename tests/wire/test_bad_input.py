@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -211,13 +212,21 @@ def test_a_body_without_content_type_is_415(gateway: Gateway) -> None:
     assert check_error(answered, statuses=(415,))["code"] == "unsupported_media_type"
 
 
+def test_a_packed_body_is_415(gateway: Gateway) -> None:
+    packed = gzip.compress(json.dumps(valid()).encode())
+    error = check_error(gateway.chat(packed, content_encoding="gzip"), statuses=(415,))
+    assert "content-encoding" in error["message"]
+    assert gateway.chat(b"{", content_encoding="identity").status == 400
+
+
 def test_an_unknown_model_is_404(gateway: Gateway) -> None:
     error = check_error(gateway.chat(valid(model="nobody/has-this")), statuses=(404,))
     assert (error["param"], error["code"]) == ("model", "model_not_found")
 
 
 @pytest.mark.parametrize(
-    "name", ["x" * 100_000, "../../etc/passwd", "a\nb", "smart\x00", "é" * 500]
+    "name",
+    ["x" * 100_000, "scripted/" * 40, "../../etc/passwd", "a\nb", "smart\x00", "é" * 500],
 )
 def test_a_strange_model_name_is_404(gateway: Gateway, name: str) -> None:
     error = check_error(gateway.chat(valid(model=name)), statuses=(400, 404))
