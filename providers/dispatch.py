@@ -95,6 +95,16 @@ class Dispatch:
         body, headers = chat.native or {}, chat.native_headers
         return await self.answer(lambda adapter: adapter.count_tokens(body, headers))
 
+    async def count_prompt(self) -> int | None:
+        """The tokens of a chat's prompt as the first target counts them, with what emulations add;
+        None where it does not count. Asked once: who wants it can do without. Raises GatewayError.
+        """
+        chat = self._chat()
+        adapter = self.snapshot.adapter(self.target, self.http)
+        if may_need_emulation(chat):
+            chat = self._asking(adapter, chat).prepared
+        return await adapter.count_prompt(chat)
+
     def stream(self) -> Stream:
         """The chat completion as it comes, see `batches`."""
         chat = self._chat()

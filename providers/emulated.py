@@ -51,18 +51,19 @@ class Emulated:
     emulations: Sequence[Emulation]
     request: ChatRequest
     tally: Tally
-    _prepared: ChatRequest = field(init=False)
+    prepared: ChatRequest = field(init=False)
+    """What the adapter is asked first."""
 
     def __post_init__(self) -> None:
-        self._prepared = self.request
+        self.prepared = self.request
         for emulation in self.emulations:
-            self._prepared = emulation.prepare(self._prepared)
+            self.prepared = emulation.prepare(self.prepared)
 
     async def complete(self) -> Reply:
         """The whole answer. Raises GatewayError."""
         if not self.emulations:
             return await self.adapter.complete(self.request)
-        return await self._complete(self._prepared)
+        return await self._complete(self.prepared)
 
     async def _complete(self, request: ChatRequest) -> Reply:
         while True:
@@ -102,11 +103,11 @@ class Emulated:
 
     async def _stream(self) -> AsyncGenerator[Batch]:
         if any(emulation.needs_whole for emulation in self.emulations):
-            yield _as_batch(await self._complete(_unstreamed(self._prepared)))
+            yield _as_batch(await self._complete(_unstreamed(self.prepared)))
             return
         chain = _Chain([emulation.begin() for emulation in reversed(self.emulations)])
         chain.spent = self.tally.spent
-        async with aclosing(self.adapter.stream(self._prepared)) as batches:
+        async with aclosing(self.adapter.stream(self.prepared)) as batches:
             async for batch in batches:
                 if (restored := chain.feed(batch)) is not None:
                     yield restored
@@ -117,7 +118,7 @@ class Emulated:
         if chain.failure is None:
             self._take_notes()
         else:
-            usage = chain.usage or estimate_usage(self._prepared.size, chain.text_bytes)
+            usage = chain.usage or estimate_usage(self.prepared.size, chain.text_bytes)
             yield Batch([ChatChunk(choices=[], usage=add_usage(chain.spent, usage))])
             self._discard(usage, chain.failure.message)
             raise chain.failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
@@ -24,6 +24,6 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[str]:
     """Whether a value could be an id at all: databases refuse some texts, U+0000 among them."""
     return isinstance(value, str) and _ID.fullmatch(value) is not None

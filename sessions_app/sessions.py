@@ -15,7 +15,8 @@ from sessions_app.session_rows import Session, SessionLabel, SessionMessage, Tru
 from sessions_app.transcripts import find_message
 from sessions_app.turns import lock
 
-MAX_LABEL = 512
+MAX_LABEL_NAME, MAX_LABEL = 64, 512
+"""The columns' sizes, which Postgres keeps to."""
 _COPIED_AT_ONCE = 500
 
 
@@ -83,7 +84,7 @@ def labels_of(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: text
         for name, text in texts.items()
-        if "\0" not in name + text and len(text) <= MAX_LABEL
+        if "\0" not in name + text and len(name) <= MAX_LABEL_NAME and len(text) <= MAX_LABEL
     }
 
 

@@ -9,7 +9,9 @@ import orjson
 
 BYTES_PER_TOKEN = 4
 MEDIA_TOKENS = 1_600
-"""An image, a sound or a document: their tokens go by pixels, seconds and pages."""
+"""An image, a sound or a short document: their tokens go by pixels, seconds and pages."""
+BYTES_PER_TOKEN_OF_A_FILE = 40
+"""Of a file in base64: a page of a PDF with text is 50-100 kB and some 2,000 tokens."""
 FRAME_TOKENS = 4
 _MEDIA = frozenset({"image_url", "input_audio", "file"})
 _WORDS = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
@@ -25,7 +27,8 @@ def tokens_of(message: dict[str, Any]) -> int:
 
 def _part(part: Any) -> int:
     if isinstance(part, dict) and part.get("type") in _MEDIA:
-        return MEDIA_TOKENS
+        data = (part.get("file") or {}).get("file_data") or ""
+        return max(MEDIA_TOKENS, len(data) // BYTES_PER_TOKEN_OF_A_FILE)
     return words(part.get("text", part) if isinstance(part, dict) else part)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -24,7 +26,15 @@ from gateway_api.named_tools import with_definitions
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_compaction import summarise
 from gateway_api.native.session_fields import public_model
-from gateway_api.native.session_history import plan_of, read_history, room_for
+from gateway_api.native.session_history import (
+    Count,
+    Room,
+    count_prompt,
+    fits,
+    plan_of,
+    read_history,
+    room_for,
+)
 from gateway_api.native.session_keeping import charge, keep_part, keep_turn
 from gateway_api.native.session_reply import Listener, answer_of
 from gateway_api.native.session_telling import told_to, with_summary
@@ -34,11 +44,10 @@ from gateway_api.openai.schema import CHAT_REQUEST, CHAT_RESPONSES
 from gateway_api.own import OwnView, not_found
 from gateway_api.resources import http_client, journal
 from keys.caller import Caller
-from providers.database import in_database
 from providers.routing import Plan
 from sessions_app import transcripts
 from sessions_app.ids import Unknown
-from sessions_app.session_rows import Session, Truncation
+from sessions_app.session_rows import Session, SessionMessage, Truncation
 from sessions_app.transcripts import Said, Transcript
 from sessions_app.turns import Place
 
@@ -207,32 +216,47 @@ class SessionTurn:
         self.waited_s = place.waited_s
         plan = await plan_of(self.caller, self.asked.body["model"])
         history = await self._history(place, plan)
-        self.left_out = history.left_out
+        self.left_out += history.left_out
+        request = await self._request(plan, history.messages)
+        return await pipeline.begin(self._call(request), http=http_client(), journal=journal())
+
+    async def _request(self, plan: Plan, earlier: Sequence[SessionMessage]) -> ChatRequest:
         own = self.asked.body["messages"]
         at = len(own) - len(self.asked.messages)
         providers = {target.provider.name for target in plan.targets}
-        earlier = told_to(providers, history.messages, in_loop=self.asked.answers_calls)
-        messages = with_summary([*own[:at], *earlier, *own[at:]])
+        told = told_to(providers, earlier, in_loop=self.asked.answers_calls)
+        messages = with_summary([*own[:at], *told, *own[at:]])
         body = {**self.asked.body, "messages": messages}
-        request = await parse_apart(orjson.dumps(body), parse_chat_request)
-        return await pipeline.begin(self._call(request), http=http_client(), journal=journal())
+        return await parse_apart(orjson.dumps(body), parse_chat_request)
 
     async def _history(self, place: Place, plan: Plan) -> Transcript:
         room = room_for(plan, self.asked.body)
         policy, unfinished = self.asked.truncation, self.asked.answers_calls
+        count = partial(self._count, plan)
         if policy == Truncation.SUMMARISE and room is not None:
-            await self._sum_up(place, room.budget)
-        return await in_database(read_history, place, policy, room, unfinished=unfinished)
+            await self._sum_up(place, room, count)
+        return await read_history(place, policy, room, unfinished=unfinished, count=count)
 
-    async def _sum_up(self, place: Place, budget: int) -> None:
+    async def _count(self, plan: Plan, earlier: Sequence[SessionMessage]) -> int | None:
+        request = await self._request(plan, earlier)
+        asked = time.perf_counter()
+        counted = await count_prompt(plan, request)
+        self.waited_s += time.perf_counter() - asked
+        return counted
+
+    async def _sum_up(self, place: Place, room: Room, count: Count) -> None:
         """Has the oldest turns summed up until the rest fits, or nothing is left to sum up."""
         for _ in range(MAX_SUMMARIES):
-            if await in_database(transcripts.count_tokens, place.session) <= budget:
+            if await fits(place, room, count):
                 return
+            asked = time.perf_counter()
             try:
-                await summarise(self._call, place, self.asked.body["model"], caller=self.caller)
+                self.left_out += await summarise(
+                    self._call, place, self.asked.body["model"], caller=self.caller
+                )
             except Conflict:
                 return
+            self.waited_s += time.perf_counter() - asked
 
     def _call(self, request: ChatRequest, endpoint: str = "sessions.chat") -> Call:
         return Call(

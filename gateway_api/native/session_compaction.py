@@ -20,7 +20,7 @@ from gateway_api.async_view import read_optional
 from gateway_api.exchange import Call
 from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import public_model, require_known, told
-from gateway_api.native.session_history import plan_of, room_for
+from gateway_api.native.session_history import MAX_COUNTS, Room, count_prompt, plan_of, room_for
 from gateway_api.native.session_keeping import charge, enter_line
 from gateway_api.native.session_telling import in_words
 from gateway_api.native.session_turn import lost, turn_of
@@ -28,6 +28,7 @@ from gateway_api.own import OwnView, not_found
 from gateway_api.resources import http_client, journal
 from keys.caller import Caller
 from providers.database import in_database
+from providers.routing import Plan
 from sessions_app import transcripts
 from sessions_app.ids import Unknown
 from sessions_app.session_rows import SessionMessage
@@ -37,10 +38,11 @@ from usage.lines import Closed
 
 MakeCall = Callable[[ChatRequest, str], Call]
 
-_ASKED = (
-    "Sum up the conversation so far for whoever goes on with it: who the people are, what was "
-    "decided, what is still open, names, numbers and wishes. Only the summary."
-)
+_ASKED = {
+    "role": "user",
+    "content": "Sum up the conversation so far for whoever goes on with it: who the people are, "
+    "what was decided, what is still open, names, numbers and wishes. Only the summary.",
+}
 NOTHING = "nothing_to_compact"
 _LEAD = "Summary of the conversation so far:\n\n"
 
@@ -104,6 +106,25 @@ def _beginning(messages: list[SessionMessage], budget: int) -> list[SessionMessa
     return messages
 
 
+async def _what_fits(
+    plan: Plan, room: Room, model: str | None, messages: list[SessionMessage]
+) -> tuple[list[SessionMessage], ChatRequest]:
+    """The oldest whole turns that the model takes at once, and the request to sum them up."""
+    for _ in range(MAX_COUNTS):
+        old = _beginning(messages, room.budget)
+        request = _request(model, old)
+        counted = await count_prompt(plan, request) if old else None
+        if counted is None or counted <= room.limit:
+            break
+        room.measure(counted, sum(row.tokens for row in old))
+    return old, request
+
+
+def _request(model: str | None, messages: list[SessionMessage]) -> ChatRequest:
+    told = [*(in_words(row.read()) for row in messages), _ASKED]
+    return parse_chat_request(orjson.dumps({"model": model, "messages": told}))
+
+
 async def _summarise_all(call: MakeCall, place: Place, model: str | None, *, caller: Caller) -> int:
     """`summarise` until only the last turn is left. Raises Conflict where there was nothing."""
     covered = await summarise(call, place, model, caller=caller)
@@ -122,13 +143,13 @@ async def summarise(call: MakeCall, place: Place, model: str | None, *, caller: 
     Conflict where there is nothing."""
     begins = await in_database(transcripts.last_turn, place.session)
     before = await in_database(transcripts.read_before, place.session, begins or 0)
-    asked = {"role": "user", "content": _ASKED}
-    room = room_for(await plan_of(caller, model), {"messages": [asked]})
-    old = before.messages if room is None else _beginning(before.messages, room.budget)
+    plan = await plan_of(caller, model)
+    room = room_for(plan, {"messages": [_ASKED]})
+    old, request = before.messages, _request(model, before.messages)
+    if room is not None and not room.surely_takes(before.tokens):
+        old, request = await _what_fits(plan, room, model, before.messages)
     if not any(not row.summary for row in old):
         raise Conflict("The session has no turns to sum up.", code=NOTHING)
-    messages = [*(in_words(row.read()) for row in old), asked]
-    request = parse_chat_request(orjson.dumps({"model": model, "messages": messages}))
     exchange = await pipeline.begin(
         call(request, "sessions.compact"), http=http_client(), journal=journal()
     )

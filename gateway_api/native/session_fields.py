@@ -18,6 +18,8 @@ from usage.fields import from_picodollars, usd_text
 SETTINGS = ("system_prompt", "temperature", "max_tokens", "tools", "tool_execution")
 COLUMNS = ("provider", "model", "truncation")
 MAX_METADATA = 16_000
+MAX_TEMPERATURE = 2
+_LONGEST = {"provider": 100, "model": 300}
 _OWN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _RESERVED = frozenset({"import"})
 """What stands in a session's place in an address of ours."""
@@ -72,8 +74,9 @@ def require_known(body: Mapping[str, Any], known: set[str]) -> None:
 
 
 def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or "\0" in value or len(value) > 300:
-        raise _wrong(name, "a string of at most 300 characters")
+    most = _LONGEST[name]
+    if not isinstance(value, str) or "\0" in value or len(value) > most:
+        raise _wrong(name, f"a string of at most {most} characters")
 
 
 def _prompt(name: str, value: Any) -> None:
@@ -96,6 +99,16 @@ def _execution(name: str, value: Any) -> None:
         raise _wrong(name, "client or server")
 
 
+def _temperature(name: str, value: Any) -> None:
+    if isinstance(value, int | float) and not 0 <= value <= MAX_TEMPERATURE:
+        raise _wrong(name, f"from 0 to {MAX_TEMPERATURE}")
+
+
+def _limit(name: str, value: Any) -> None:
+    if isinstance(value, int) and value < 1:
+        raise _wrong(name, "at least 1")
+
+
 def _as_chats_have_it(name: str, value: Any) -> None:
     """`_check_as_chat` looks at it."""
 
@@ -107,7 +120,9 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "metadata": _metadata,
     "system_prompt": _prompt,
     "tool_execution": _execution,
-    **dict.fromkeys(("temperature", "max_tokens", "tools"), _as_chats_have_it),
+    "temperature": _temperature,
+    "max_tokens": _limit,
+    "tools": _as_chats_have_it,
 }
 
 

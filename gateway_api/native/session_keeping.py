@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
-import time
 
-from django.db import Error, InterfaceError, OperationalError
+from django.db import Error
 
 from chat.errors import GatewayError, ServiceUnavailable
 from gateway_api.exchange import Exchange
+from gateway_api.insisting import AWAY, insist
 from gateway_api.native.session_turn import lost, see_through
 from providers.database import in_database
 from sessions_app import transcripts
@@ -19,12 +17,6 @@ from sessions_app.turns import Place, TurnLost, UnknownSession
 from usage import insertion
 from usage.lines import Closed
 from usage.recorder import REFUSED
-
-logger = logging.getLogger(__name__)
-
-KEEP_WITHIN_S = 30.0
-"""A try at a file that another writer holds takes 20 s by itself."""
-_MAX_PAUSE_S = 2.0
 
 
 async def keep_turn(place: Place, said: list[Said], exchange: Exchange) -> None:
@@ -37,7 +29,7 @@ async def keep_turn(place: Place, said: list[Said], exchange: Exchange) -> None:
         return
     except TurnLost:
         raise lost() from None
-    except (OperationalError, InterfaceError):
+    except AWAY:
         raise ServiceUnavailable(
             "The model has answered, but the database is away: this turn was not kept, and the "
             "session is as it was before.",
@@ -67,23 +59,19 @@ def enter_line(line: Closed | None) -> None:
 
 
 async def _keep(place: Place, said: list[Said], line: Closed | None) -> None:
-    until, pause, tried = time.monotonic() + KEEP_WITHIN_S, 0.25, False
-    while True:
+    tried = False
+
+    async def append() -> None:
+        nonlocal tried
+        again, tried = tried, True
         try:
             await in_database(_append, place, said, line)
-            return
         except TurnLost:
             # Or a try was committed, and the connection lost before it said so.
-            if tried and await in_database(transcripts.is_kept, place, said):
-                return
-            raise
-        except (OperationalError, InterfaceError) as error:
-            if time.monotonic() + pause > until:
+            if not (again and await in_database(transcripts.is_kept, place, said)):
                 raise
-            logger.warning("A turn could not be kept yet: %s", error)
-        tried = True
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, _MAX_PAUSE_S)
+
+    await insist(append)
 
 
 def _append(place: Place, said: list[Said], line: Closed | None) -> None:

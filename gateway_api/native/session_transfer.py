@@ -6,7 +6,7 @@ stays where it was spent. So what is exported of an import is the same, byte for
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ from gateway_api.native import sessions_schema as schema
 from gateway_api.native.session_fields import COLUMNS, SETTINGS, read_changes, told
 from gateway_api.native.sessions import tell
 from gateway_api.own import OwnView
+from sessions_app.ids import is_id
 from sessions_app.session_rows import Session, SessionMessage, Truncation
 from sessions_app.sizes import tokens_of
 from sessions_app.transfer import export, restore
@@ -113,7 +114,10 @@ def _message(told: Any, place: str) -> SessionMessage:
     if not isinstance(number, int) or not 0 < number < 2**53 or not isinstance(body, dict):
         raise _wrong(place)
     texts = {name: told.get(name, "") for name in _TEXTS}
-    if not isinstance(message_id, str) or not all(isinstance(each, str) for each in texts.values()):
+    flags = {name: told.get(name, False) for name in _FLAGS}
+    if not is_id(message_id) or not all(isinstance(each, str) for each in texts.values()):
+        raise _wrong(place)
+    if not all(isinstance(each, bool) for each in flags.values()):
         raise _wrong(place)
     if any("\0" in each or len(each) > 100 for each in (message_id, texts["provider"])):
         raise _wrong(place)
@@ -131,7 +135,7 @@ def _message(told: Any, place: str) -> SessionMessage:
         tokens=tokens_of(body),
         body=orjson.dumps(body).decode(),
         **texts,
-        **{name: told.get(name) is True for name in _FLAGS},
+        **flags,
     )
 
 
@@ -147,11 +151,11 @@ def _check_numbers(rows: list[SessionMessage]) -> None:
 def _moment(value: Any, place: str) -> datetime:
     try:
         moment = parse_datetime(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise _wrong(place, "a time with its zone is needed")
-    return moment
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # in UTC it may be of the year 10000, or 0
+        pass
+    raise _wrong(place, "a time with its zone is needed")
 
 
 def _wrong(place: str, why: str = "it is not as it was exported") -> InvalidRequest:

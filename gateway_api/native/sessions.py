@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.http import QueryDict
@@ -186,13 +187,10 @@ def tell(type_: str, row: Session, caller: Caller, request: Request) -> None:
 
 
 def _limit(query: QueryDict) -> int:
-    try:
-        limit = int(query.get("limit", DEFAULT_PAGE))
-    except ValueError:
-        limit = 0
-    if not 1 <= limit <= MAX_PAGE:
+    told = str(query.get("limit", DEFAULT_PAGE))
+    if not re.fullmatch("[0-9]{1,4}", told) or not 1 <= int(told) <= MAX_PAGE:
         raise InvalidRequest(f"'limit' must be from 1 to {MAX_PAGE}.", param="limit")
-    return limit
+    return int(told)
 
 
 def _cursor(query: QueryDict) -> int | None:

@@ -38,6 +38,8 @@ from providers.http import HttpClient, HttpReply
 API_VERSION = "2023-06-01"
 """The version whose shapes this package speaks; a caller on the same wire names its own."""
 _CALLERS_HEADERS = ("anthropic-version", "anthropic-beta")
+_COUNTED = frozenset({"model", "messages", "system", "tools", "tool_choice", "thinking"})
+"""What `count_tokens` takes of a request; it refuses `max_tokens` and what else is no prompt."""
 _PAGE = 1000
 _MAX_PAGES = 20
 
@@ -102,16 +104,25 @@ class AnthropicAdapter(ChatAdapter):
     async def count_tokens(self, body: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         """What `POST /v1/messages/count_tokens` answers to this body, which is on Anthropic's wire,
         with the caller's wire headers (names in lower case). Raises GatewayError."""
-        reply = await self._post("messages/count_tokens", self._native_body(body, set()), headers)
+        counted, _ = await self._count(self._native_body(body, set()), headers)
+        return Reply(body=counted, finish_reason=None, usage=None, wire="anthropic")
+
+    async def count_prompt(self, request: ChatRequest) -> int:
+        body = self._payload(request).body
+        prompt = {name: value for name, value in body.items() if name in _COUNTED}
+        return (await self._count(prompt, request.native_headers))[1]
+
+    async def _count(self, body: dict[str, Any], headers: Mapping[str, str]) -> tuple[bytes, int]:
+        reply = await self._post("messages/count_tokens", body, headers)
         counted = await self.read_whole(reply)
         try:
-            _decode_counted(counted)
+            tokens = _decode_counted(counted).input_tokens
             counted.decode()
         except UNREADABLE:
             if b'"error"' in counted:
                 raise error_in_band(counted, self.endpoint) from None
             raise UpstreamFailed("The provider's answer holds no count.") from None
-        return Reply(body=counted, finish_reason=None, usage=None, wire="anthropic")
+        return counted, tokens
 
     async def list_models(self) -> list[ModelInfo]:
         models: list[ModelInfo] = []

@@ -101,6 +101,11 @@ class ChatAdapter(ABC):
         of its wire; None where the upstream does not speak it."""
         return None
 
+    async def count_prompt(self, request: ChatRequest) -> int | None:
+        """The tokens of a chat's prompt as the upstream counts them; None where it does not. Raises
+        GatewayError."""
+        return None
+
     async def list_running(self) -> list[RunningModel]:
         """The models this upstream has loaded; none where it does not tell."""
         return []

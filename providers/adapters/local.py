@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from chat.errors import (
     InvalidRequest,
@@ -43,6 +43,8 @@ from providers.runner.catalogue import (
     read_options,
 )
 from providers.runner.supervisor import RunnerEndpoint, ensure_running, forget
+
+T = TypeVar("T")
 
 _MOVED = (UpstreamUnreachable, UpstreamCredentials)
 """What an address that was good a moment ago answers when its child has died, or when another
@@ -118,6 +120,11 @@ class LocalAdapter(ChatAdapter):
             require_modest(asked, param="response_format" if demand is None else "tools")
         return asked, None if demand is None else CallRestorer()
 
+    async def count_prompt(self, request: ChatRequest) -> int | None:
+        if self._remote is not None:
+            return None
+        return await self._ask(lambda adapter: adapter.count_input(request))
+
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         if self._remote is None and request.params.dimensions is not None:
             # llama.cpp answers whole vectors whatever it is asked (measured 2026-11-25).
@@ -144,7 +151,7 @@ class LocalAdapter(ChatAdapter):
             request, lambda one: self._stream(lambda adapter: adapter.stream_text(one))
         )
 
-    async def _ask(self, ask: Callable[[OpenAICompatibleAdapter], Awaitable[Reply]]) -> Reply:
+    async def _ask(self, ask: Callable[[OpenAICompatibleAdapter], Awaitable[T]]) -> T:
         if self._remote is not None:
             return await ask(self._remote)
         with admitted(await self._found_model(), data_dir=self._data_dir):

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
-from chat.errors import UpstreamUnsupported
+from chat.errors import UpstreamFailed, UpstreamUnsupported
+from chat.ndjson import UNREADABLE
 from chat.relays import Relay, RelayRequest, forwardable
 from chat.requests import ChatRequest, EmbeddingsRequest
 from chat.text_completions import TextRequest
@@ -43,6 +45,13 @@ _NOTHING_TO_FORGET = (400, 404, 405, 501)
 """It is gone, or the upstream keeps none: what an unknown id is answered with differs."""
 _ASK_AGAIN_AFTER_S = 300.0
 """For so long an upstream that turned out to lack the Responses API is not asked for it again."""
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: int
+
+
+_decode_counted = msgspec.json.Decoder(_Counted).decode
 
 
 class OpenAIAdapter(ChatAdapter):
@@ -163,6 +172,14 @@ class OpenAIAdapter(ChatAdapter):
 
     def _lacks_responses(self) -> bool:
         return time.monotonic() < self._without_responses_until
+
+    async def count_input(self, request: ChatRequest) -> int:
+        """The tokens of a chat's prompt, as llama.cpp's server and our own tell them."""
+        reply = await self._post(f"{self._chat_url}/input_tokens", self.payload(request))
+        try:
+            return _decode_counted(await self.read_whole(reply)).input_tokens
+        except UNREADABLE:
+            raise UpstreamFailed("The model's server told no count.") from None
 
     async def embed(self, request: EmbeddingsRequest) -> Reply:
         if not self.endpoint.capabilities.embeddings:

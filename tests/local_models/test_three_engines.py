@@ -84,6 +84,17 @@ async def test_its_token_counts_are_the_tokenizers(each: Local, http: HttpClient
     assert reply.usage.total_tokens == len(prompt) + len(answer) + 1
 
 
+async def test_it_counts_prompts_also_those_longer_than_its_context(
+    each: Local, http: HttpClient
+) -> None:
+    adapter = each.adapter(http)
+    reply = await adapter.complete(chat(CAPITAL, temperature=0, max_tokens=1))
+    assert reply.usage is not None
+    assert await adapter.count_prompt(chat(CAPITAL, max_tokens=1)) == reply.usage.prompt_tokens
+    long = [{"role": "user", "content": "\u65e5\u672c" * 12_000}]
+    assert (await adapter.count_prompt(chat(long)) or 0) > 12_000
+
+
 async def test_an_answer_cut_at_its_limit_says_so_and_has_as_many_tokens(
     each: Local, http: HttpClient
 ) -> None:

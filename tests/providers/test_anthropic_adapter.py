@@ -511,6 +511,17 @@ async def test_tokens_are_counted_by_the_upstream(
     assert asked.headers["anthropic-beta"] == "a-1"
 
 
+async def test_a_chats_prompt_is_counted_without_what_is_no_prompt(
+    upstream: Upstream, adapter: AnthropicAdapter
+) -> None:
+    upstream.script = whole(200, {"input_tokens": 14})
+    asked_for = asking(max_tokens=9, temperature=0.5, stop=["x"], stream=True)
+    assert await adapter.count_prompt(asked_for) == 14
+    asked = only(upstream)
+    assert asked.path == "/v1/messages/count_tokens"
+    assert set(asked.json()) <= {"model", "messages", "system"}
+
+
 async def test_a_count_that_fails_is_the_upstreams_error(
     upstream: Upstream, adapter: AnthropicAdapter
 ) -> None:

@@ -29,6 +29,7 @@ from tests.responses.calls import (
 )
 from tests.responses.conftest import responses_configuration
 from tests.upstream import (
+    DONE,
     Asked,
     Peer,
     Upstream,
@@ -139,6 +140,11 @@ def test_an_answer_that_cannot_be_stored_is_given_and_says_so(
         answered = call(served, "POST", "", {"model": MODEL, "input": "x"})
         assert answered.status == 200
         assert answered.headers["x-gateway-dropped-params"] == "store"
+        assert answered.json()["store"] is False
+        body = {"model": MODEL, "input": "x", "stream": True}
+        upstream.script = streaming([chunk(content="Paid for."), chunk("stop"), DONE])
+        assert b'"store":false' in call(served, "POST", "", body).body.rpartition(b"event: ")[2]
+        upstream.script = whole(200, completion("Paid for."))
         queued = call(served, "POST", "", {"model": MODEL, "input": "x", "background": True})
         assert queued.status in (500, 503)
     create(served)

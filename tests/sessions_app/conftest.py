@@ -49,6 +49,7 @@ def configured(model: Upstream) -> dict[str, Any]:
     ]
     found["deployments"] = [
         {"provider": "scripted", "model": "tiny", "context_window": 600},
+        {"provider": "claude", "model": "small", "context_window": 600},
         {"provider": "scripted", "model": "gpt-4o-mini", "price": {"input": 1, "output": 2}},
     ]
     anything = {"type": "object"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -227,6 +228,17 @@ def test_sessions_are_listed_by_pages_and_found_by_metadata(ask: Ask) -> None:
     assert one["id"] == made[1]
 
 
+def test_metadata_may_have_any_names_and_is_found_by_short_ones(ask: Ask) -> None:
+    odd = {"a'b\"]--": "x", "a__gt": "1", "Größe": "日本", "n" * 65: "long", "deep": {"a": 1}}
+    made = begin(ask, metadata=odd)
+    assert ask("GET", f"/{made}").json()["metadata"] == odd
+    for name, value in list(odd.items())[:3]:
+        query = urlencode({f"metadata[{name}]": value})
+        assert [each["id"] for each in ask("GET", f"?{query}").json()["data"]] == [made], name
+    for name, value in (("n" * 65, "long"), ("deep", "1"), ("a__gt", "0"), ("deep__a", "1")):
+        assert ask("GET", "?" + urlencode({f"metadata[{name}]": value})).json()["data"] == []
+
+
 def test_messages_are_read_by_pages(ask: Ask) -> None:
     session = begin(ask)
     for number in range(2):
@@ -308,6 +320,9 @@ def test_a_conversation_longer_than_the_window_is_trimmed_as_told(
         ("", {"id": "a/b"}, "id"),
         ("", {"id": "import"}, "id"),
         ("", {"temperature": "hot"}, "temperature"),
+        ("", {"temperature": 99}, "temperature"),
+        ("", {"max_tokens": 0}, "max_tokens"),
+        ("", {"provider": "p" * 101}, "provider"),
         ("", {"metadata": []}, "metadata"),
         ("", {"truncation": "maybe"}, "truncation"),
         ("/chat", {"messages": []}, "messages"),

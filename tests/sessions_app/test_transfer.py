@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,3 +101,26 @@ def test_a_summary_elsewhere_than_behind_a_message_is_refused(ask: Ask) -> None:
         sent["messages"][0] |= {"number": number, "summary": summary}
         refused = ask("POST", "/import", sent)
         assert (refused.status, refused.json()["error"]["param"]) == (400, "messages")
+
+
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00", "99999-01-01T00:00:00Z"]
+)
+def test_a_time_that_no_database_holds_is_refused(ask: Ask, moment: str) -> None:
+    """One that was stored made each list of its key's sessions a 500."""
+    sent = document([{"role": "user", "content": "Hi"}], {}, "")
+    refused = ask("POST", "/import", {**sent, "created_at": moment})
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "created_at")
+    sent["messages"][0]["created_at"] = moment
+    refused = ask("POST", "/import", sent)
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "messages[0].created_at")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"id": ""}, {"id": "a b"}, {"incomplete": "yes"}, {"provider": "p" * 101}]
+)
+def test_a_message_that_no_export_tells_of_is_refused(ask: Ask, wrong: dict[str, Any]) -> None:
+    sent = document([{"role": "user", "content": "Hi"}], {}, "")
+    sent["messages"][0] |= wrong
+    refused = ask("POST", "/import", sent)
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "messages[0]")

@@ -17,6 +17,7 @@ from chat.types import Reply
 from gateway_api import pipeline
 from gateway_api.errors import as_gateway_error
 from gateway_api.exchange import Exchange
+from gateway_api.insisting import insist
 from gateway_api.openai.responses.builder import ResponseBuilder
 from gateway_api.openai.responses.items import made_by_provider, with_ids
 from gateway_api.openai.responses.prepared import Prepared
@@ -39,6 +40,8 @@ class Turn:
     response_id: str = field(default_factory=lambda: new_id("resp"))
     upstream_id: str = ""
     """What the provider calls it, once its own Responses API has said so."""
+    unstored: bool = False
+    """It was to be stored, and the database stayed away."""
 
     @property
     def owner(self) -> str:
@@ -62,7 +65,7 @@ class Turn:
         await self.keep(body, native=reply.wire == "responses")
         if reply.wire == "responses" and not self._amendments():
             return reply.body
-        return orjson.dumps(body)
+        return orjson.dumps(body | self._loss())
 
     def read(self, reply: Reply) -> dict[str, Any]:
         """An upstream's answer as a Response object."""
@@ -96,7 +99,14 @@ class Turn:
         known_as = self.prepared.context.kept_as if pinned else ""
         if params.previous_response_id and params.previous_response_id != known_as:
             amendments["previous_response_id"] = params.previous_response_id
-        return amendments
+        return amendments | self._loss()
+
+    def _loss(self) -> dict[str, Any]:
+        """What a caller can rely on no more where the response could not be stored."""
+        if not self.unstored:
+            return {}
+        named = self.prepared.asked.params.conversation_id and not self.prepared.pinned
+        return {"store": False, **({"conversation": None} if named else {})}
 
     # --- streams ----------------------------------------------------------------------------------
 
@@ -116,9 +126,10 @@ class Turn:
                 if piece:
                     yield piece
             if told.builder is not None:
-                last = told.encode(told.builder.finish())
+                events = told.builder.finish()
                 await self.keep(told.builder.response, native=False)
-                yield last
+                told.builder.response |= self._loss()
+                yield told.encode(events)
         except Exception as error:  # an edge: the stream has to end in words its reader knows
             if not told.anything:
                 raise
@@ -155,15 +166,17 @@ class Turn:
 
     async def keep(self, body: dict[str, Any], *, native: bool) -> None:
         """Stores a response where that is wanted. One that cannot be stored is answered all the
-        same: it has been paid for."""
+        same, as one that was not: it has been paid for."""
         try:
             if self.prepared.asked.params.stored:
-                await in_database(keep, self.kept(body, native=native))
+                kept = self.kept(body, native=native)
+                await insist(lambda: in_database(keep, kept))
             elif native:
                 await self._note_makers(body)
         except (DatabaseError, InterfaceError) as error:
             logger.error("A response could not be stored: %s", error)
             self.prepared.request.dropped.add("store")
+            self.unstored = self.prepared.asked.params.stored
 
     async def _note_makers(self, body: dict[str, Any]) -> None:
         items = [item for item in body.get("output") or () if isinstance(item, dict)]

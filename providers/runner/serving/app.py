@@ -1,6 +1,7 @@
 """The child's HTTP: OpenAI's paths for one model, as a plain ASGI application.
 
     POST /v1/chat/completions   whole or streamed
+    POST /v1/chat/completions/input_tokens   as llama.cpp's server has it: of the prompt
     POST /v1/completions        whole or streamed
     POST /v1/embeddings
     GET  /v1/models
@@ -43,6 +44,7 @@ class LocalModelApp:
         self._authorization = f"Bearer {key}".encode()
         self._posts = {
             "/v1/chat/completions": self._chat,
+            "/v1/chat/completions/input_tokens": self._count,
             "/v1/completions": self._complete,
             "/v1/embeddings": self._embed,
         }
@@ -122,6 +124,16 @@ class LocalModelApp:
             choices.append(answer.choice(index, pieces))
         counts = answers.usage(len(jobs[0].prompt), completed)
         await exchange.answer(answer.whole(choices, counts))
+
+    async def _count(self, body: bytes, exchange: _Exchange) -> None:
+        service = self._service
+
+        def read() -> int:
+            messages = requests.read_chat(body).messages
+            return service.prompts.count_chat(requests.template_messages(messages))
+
+        tokens = await service.read_prompt(read)
+        await exchange.answer({"object": "response.input_tokens", "input_tokens": tokens})
 
     async def _chat_lines(
         self, request: requests.ChatRequest, jobs: list[Job], answer: ChatAnswer

@@ -32,16 +32,29 @@ class Prompts:
     def __init__(self, tokenizer: Any, *, context: int) -> None:
         self._tokenizer = tokenizer
         self._context = context
-        longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
-        self._most_characters = context * longest
+        self._longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
+        self._most_characters = context * self._longest
 
     def of_chat(self, messages: list[dict[str, Any]]) -> list[int]:
+        return self._encode(self._rendered(messages), special=False, param="messages")
+
+    def count_chat(self, messages: list[dict[str, Any]]) -> int:
+        """Also of a prompt that is longer than the context; of one that is so by far, the least it
+        can have."""
+        text = self._rendered(messages)
+        if len(text) > self._most_characters:
+            return len(text) // self._longest
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _rendered(self, messages: list[dict[str, Any]]) -> str:
         errors = importlib.import_module("jinja2.exceptions")
         if not self._tokenizer.chat_template:
             raise Refusal("This model has no chat template: it completes text, and does not chat.")
         try:
-            text = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=False
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, tokenize=False
+                )
             )
         except errors.SecurityError:
             raise Refusal(
@@ -59,7 +72,6 @@ class Prompts:
             raise Refusal(
                 "The chat template of this model cannot render the messages.", param="messages"
             ) from None
-        return self._encode(text, special=False, param="messages")
 
     def of_text(self, text: str, *, param: str = "prompt") -> list[int]:
         return self._encode(text, special=True, param=param)
