@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.test import Client
 
 from events_app.feed import feed
+from gateway_api.native import events
 from gateway_site.asgi_handler import LeanASGIHandler
 from tests.gateway_api.conftest import make_key, secret
 
@@ -22,21 +25,28 @@ class Asked(NamedTuple):
     status: int
     headers: dict[bytes, bytes]
     body: bytes
+    serving: asyncio.Task[None]
+    sent: list[Any]
 
 
 @asynccontextmanager
-async def listening(name: str) -> AsyncIterator[Asked]:
-    """A listener with the key of this name, who leaves at the end."""
+async def listening(name: str = "", *, cookie: str = "") -> AsyncIterator[Asked]:
+    """A listener with the key of this name, or with a session, who leaves at the end."""
     has_begun, leaves = asyncio.Event(), asyncio.Event()
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": b"", "more_body": False}]
-    credential = f"Bearer {secret(name)}".encode()
+    credential = (b"authorization", f"Bearer {secret(name)}".encode())
+    if cookie:
+        credential = (b"cookie", cookie.encode())
     scope = {
         "type": "http",
         "method": "GET",
         "path": "/v1/events/stream",
         "query_string": b"",
-        "headers": [(b"host", b"localhost"), (b"authorization", credential)],
+        "headers": [
+            (b"host", b"localhost"),
+            (b"cookie", cookie.encode()) if cookie else credential,
+        ],
     }
 
     async def receive() -> Any:
@@ -54,7 +64,7 @@ async def listening(name: str) -> AsyncIterator[Asked]:
     async with asyncio.timeout(10):
         await has_begun.wait()
     start, body = sent[:2]
-    yield Asked(start["status"], dict(start["headers"]), body["body"])
+    yield Asked(start["status"], dict(start["headers"]), body["body"], serving, sent)
     leaves.set()
     async with asyncio.timeout(1):
         await serving
@@ -112,3 +122,27 @@ def test_a_burst_of_streams_opens_no_more_than_one_may_have(settings: Any) -> No
             return [each.status for each in await asyncio.gather(*entering)]
 
     assert sorted(async_to_sync(ask)()) == [200] * 3 + [429] * 9
+
+
+@pytest.mark.parametrize("loss", [{"is_staff": False}, {"is_active": False}, {"password": "!new"}])
+@pytest.mark.django_db(transaction=True)
+def test_the_stream_of_staff_who_are_none_any_longer_ends(
+    loss: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "RECHECK_S", 0.1)
+    user = User.objects.create_user("ada", is_staff=True)
+    client = Client()
+    client.force_login(user)
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+
+    async def ask() -> Asked:
+        async with listening(cookie=cookie) as asked:
+            assert asked.status == 200
+            await User.objects.filter(pk=user.pk).aupdate(**loss)
+            async with asyncio.timeout(5):
+                await asked.serving
+        return asked
+
+    ending = async_to_sync(ask)().sent[-1]["body"]
+    assert ending.startswith(b"event: error\n")
+    assert b"invalid_api_key" in ending
