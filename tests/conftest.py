@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from django.conf import settings
 
+from tests.chaos.outage import database_beside
 from tests.gateway import Gateway, configuration, running_gateway, with_ollama
 from tests.upstream import Upstream, scripted_upstream, silence
 
@@ -48,12 +49,6 @@ def spare_database(folder: Path) -> Iterator[str]:
             yield database_beside(base, name)
         finally:
             admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-def database_beside(url: str, name: str) -> str:
-    """The same server's address with another database in it; options after `?` are kept."""
-    address, mark, options = url.partition("?")
-    return f"{address.rpartition('/')[0]}/{name}{mark}{options}"
 
 
 @pytest.fixture(scope="session")

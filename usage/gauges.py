@@ -28,6 +28,8 @@ class Gauges(Struct, kw_only=True):
     queue_behind_s: float = 0.0
     journal_bytes: int = 0
     config_revision: int = 0
+    local_requests: dict[str, int] = {}
+    """Answered or waiting, by local model."""
     process: dict[str, float] = {}
     """By the names of prometheus_client's ProcessCollector."""
 

@@ -20,6 +20,7 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 from prometheus_client.process_collector import ProcessCollector
 
+from providers.runner.admission import under_way
 from usage import gauges
 from usage.gauges import Gauges
 from usage.journal import Journal
@@ -119,6 +120,7 @@ class Heartbeat:
             queue_behind_s=self.recorder.behind_s(),
             journal_bytes=self.journal.size,
             config_revision=revision,
+            local_requests=dict(under_way),
             process={each.name: each.value for each in samples},
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -96,6 +97,7 @@ class _Counts(Collector):
         for family in HISTOGRAMS:
             yield _histogram(family, series)
         yield from _gauges(workers)
+        yield _local_models(workers)
         yield _breakers()
         yield GaugeMetricFamily(
             f"{PREFIX}journal_bytes",
@@ -146,6 +148,18 @@ def _gauges(workers: Iterable[Gauges]) -> Iterator[Metric]:
         ),
     ):
         yield GaugeMetricFamily(PREFIX + name, help_, value=value)
+
+
+def _local_models(workers: Collection[Gauges]) -> Metric:
+    metric = GaugeMetricFamily(
+        f"{PREFIX}local_model_requests",
+        "Requests that a model of this machine answers or that wait for it.",
+        labels=["model"],
+    )
+    under_way = sum((Counter(each.local_requests) for each in workers), Counter[str]())
+    for model in sorted({name for each in workers for name in each.local_requests}):
+        metric.add_metric([model], under_way[model])
+    return metric
 
 
 _STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}

@@ -67,11 +67,12 @@ def plan_tools(
 def _tool(
     tool: dict[str, Any], param: str, *, facts: ModelFacts, dropped: set[str]
 ) -> dict[str, Any]:
-    if tool["type"] != "function":
-        if _SERVER_TOOL.fullmatch(tool["type"]):
+    kind = tool.get("type") or "function"
+    if kind != "function":
+        if _SERVER_TOOL.fullmatch(kind):
             return tool
         raise InvalidRequest(
-            f"Tools of the type '{tool['type'][:64]}' cannot be sent to this model.",
+            f"Tools of the type '{kind[:64]}' cannot be sent to this model.",
             param=f"{param}.type",
             code="unsupported_value",
         )

@@ -10,6 +10,7 @@ what a killed worker held.
 from __future__ import annotations
 
 import fcntl
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,18 +22,25 @@ from providers.runner.state import RunnerFiles
 
 _RETRY_AFTER_S = 1
 
+under_way: Counter[str] = Counter()
+"""This process's requests that a local model answers or that wait for it, by the model's name. What
+was asked once stays, with 0."""
+
 
 @contextmanager
 def admitted(model: LocalModel, *, data_dir: Path) -> Iterator[None]:
     """Holds a place while it lasts. Raises UpstreamRateLimited where too many wait, and
     UpstreamFailed where the data directory cannot be written. A queue that is full, here or at our
     own server, is no failure of the model."""
+    under_way[model.name] += 1
     try:
         with _place_in_queue(model, data_dir):
             yield
     except UpstreamRateLimited as full:
         full.is_fault = False
         raise
+    finally:
+        under_way[model.name] -= 1
 
 
 @contextmanager

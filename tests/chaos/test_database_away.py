@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 from django.conf import settings
 
-from tests.conftest import database_beside
+from tests.chaos.outage import taken_away
 from tests.events_app.stage import listening
 from tests.gateway import Gateway, running_gateway, wait_until
 from tests.upstream import completion, scripted_upstream, whole
@@ -29,21 +26,6 @@ def status_of_an_unknown_key(gateway: Gateway) -> int:
     """503 while the database is away, 401 once it has been asked."""
     headers = {"x-api-key": UNKNOWN}
     return gateway.call("GET", "/v1/models", headers=headers).status
-
-
-@contextmanager
-def taken_away(url: str) -> Iterator[None]:
-    """The database at this address takes nobody meanwhile, and lets go of all it has."""
-    name = url.partition("?")[0].rpartition("/")[2]
-    with psycopg.connect(database_beside(url, "postgres"), autocommit=True) as admin:
-        admin.execute(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS false')
-        admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
-        )
-        try:
-            yield
-        finally:
-            admin.execute(f'ALTER DATABASE "{name}" WITH ALLOW_CONNECTIONS true')
 
 
 def test_a_database_that_was_away_long_is_used_again_soon(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.test_database_away import taken_away
+from tests.chaos.outage import taken_away
 from tests.conftest import spare_database
 from tests.gateway import KEY, Answered, Gateway, running_gateway, wait_until
 from tests.upstream import (

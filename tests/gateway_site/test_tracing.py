@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import threading
 import time
@@ -15,15 +14,19 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from gateway_site.tracing import start_tracing
 from tests.conftest import spare_database
-from tests.gateway import Gateway, wait_until
-from tests.operations.stage import Moody, configured, send
-from tests.upstream import Asked, Peer, Upstream, scripted_upstream
+from tests.gateway import Gateway, configuration, wait_until
+from tests.upstream import Asked, Peer, Upstream, completion, scripted_upstream, whole
 from tests.usage.requests import closed, opened
 
 PARENT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 BODY = {"model": "smart", "messages": [{"role": "user", "content": "the secret prompt"}]}
 
 pytestmark = pytest.mark.once
+
+
+async def answer(asked: Asked, peer: Peer) -> None:
+    fails = b"fail" in asked.body
+    await whole(503 if fails else 200, completion(), retry_after="0")(asked, peer)
 
 
 async def collect(asked: Asked, peer: Peer) -> None:
@@ -39,13 +42,13 @@ def collector() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def traced(collector: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder: Path = tmp_path_factory.mktemp("traced")
-    with scripted_upstream(Moody()) as upstream, spare_database(folder) as url:
+    with scripted_upstream(answer) as upstream, spare_database(folder) as url:
         gateway = Gateway(folder, url)
         gateway.environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
-        gateway.apply(configured(upstream.base_url))
+        gateway.apply(configuration(upstream.base_url, max_retries=1))
         try:
             gateway.start()
             yield gateway
@@ -85,7 +88,7 @@ def span_of(collector: Upstream, request_id: str) -> Any:
 
 def test_a_request_is_one_span_under_its_callers(traced: Gateway, collector: Upstream) -> None:
     began = time.time()
-    traced.chat({**BODY, "user": "whole-1"}, traceparent=PARENT, x_request_id="traced")
+    traced.chat(BODY, traceparent=PARENT, x_request_id="traced")
     span = span_of(collector, "traced")
     assert span.name == "chat smart"
     assert span.trace_id.hex() == PARENT.split("-")[1]
@@ -111,7 +114,8 @@ def test_a_request_is_one_span_under_its_callers(traced: Gateway, collector: Ups
 def test_attempts_are_spans_within_it_and_failures_are_told(
     traced: Gateway, collector: Upstream
 ) -> None:
-    asyncio.run(send(traced, "fails", 1))
+    failing = {**BODY, "messages": [{"role": "user", "content": "fail"}]}
+    traced.chat(failing, x_request_id="fails-1")
     span = span_of(collector, "fails-1")
     assert span.status.code == 2
     row = traced.usage_row("fails-1")
@@ -128,7 +132,7 @@ def test_attempts_are_spans_within_it_and_failures_are_told(
 
 
 def test_nonsense_for_a_parent_is_none(traced: Gateway, collector: Upstream) -> None:
-    traced.chat({**BODY, "user": "whole-2"}, traceparent="00-xyz", x_request_id="orphan")
+    traced.chat(BODY, traceparent="00-xyz", x_request_id="orphan")
     assert not span_of(collector, "orphan").parent_span_id
 
 

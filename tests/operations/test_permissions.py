@@ -13,7 +13,8 @@ from keys.addresses import is_from
 from providers.outbound import parse_networks
 from tests.conftest import spare_database
 from tests.gateway import KEY, Gateway, wait_until
-from tests.operations.stage import ADMIN, configured, samples, status, total
+from tests.operations.accounts import samples, status, total
+from tests.operations.mixed import ADMIN, configured
 from tests.upstream import completion, scripted_upstream, whole
 
 PROXIES = parse_networks("10.0.0.0/30, fd00::/64")

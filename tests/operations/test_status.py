@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from gateway_api.native.metrics import _local_models
 from gateway_api.native.status import _lag_ms, _Read, _status
 from keys.caller import ANYONE, Caller
 from providers import health, listings
@@ -18,8 +19,10 @@ from providers.http import Timeouts
 from providers.listings import Listing
 from providers.snapshot import DeploymentFacts, ProviderFacts, Snapshot
 from tests.gateway import Gateway, wait_until
-from tests.operations.stage import ADMIN, configured, status
+from tests.operations.accounts import status
+from tests.operations.mixed import ADMIN, configured
 from tests.upstream import completion, scripted_upstream, whole
+from usage.gauges import Gauges
 from usage.heartbeat import living_workers
 from usage.models import HourlyUsage, Worker
 from usage.totals import all_requests, cost_today
@@ -181,3 +184,12 @@ def test_without_its_tables_status_is_503_and_metrics_go_on(alone: Gateway) -> N
     wait_until(depth, seconds=10)
     alone.execute("ALTER TABLE away RENAME TO usage_hourlyusage")
     wait_until(lambda: status(alone)["total_requests"] == 1, seconds=20)
+
+
+def test_requests_at_local_models_are_added_up_over_workers() -> None:
+    workers = [
+        Gauges(at=0.0, pid=1, local_requests={"smollm2": 2, "idle": 0}),
+        Gauges(at=0.0, pid=2, local_requests={"smollm2": 1}),
+    ]
+    samples = _local_models(workers).samples
+    assert {each.labels["model"]: each.value for each in samples} == {"idle": 0, "smollm2": 3}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from chat.errors import UpstreamFailed, UpstreamRateLimited
-from providers.runner.admission import admitted
+from providers.runner.admission import admitted, under_way
 from providers.runner.catalogue import LocalModel
 
 pytestmark = pytest.mark.once
@@ -96,3 +96,20 @@ def test_a_data_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None
     (tmp_path / "runner").write_text("in the way")
     with pytest.raises(UpstreamFailed, match="cannot be started"):
         admitted(model(), data_dir=tmp_path).__enter__()
+
+
+def test_a_full_queue_is_no_failure_of_the_model(tmp_path: Path) -> None:
+    """Its circuit breaker would have it rest, and refuse those there is a place for."""
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(admitted(model(), data_dir=tmp_path))
+        with pytest.raises(UpstreamRateLimited) as refused, admitted(model(), data_dir=tmp_path):
+            pass
+    assert not refused.value.is_fault
+
+
+def test_who_is_answered_or_waits_is_counted(tmp_path: Path) -> None:
+    one = model()
+    with admitted(one, data_dir=tmp_path), admitted(one, data_dir=tmp_path):
+        assert under_way[one.name] == 2
+    assert under_way[one.name] == 0
