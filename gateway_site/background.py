@@ -1,6 +1,6 @@
 """What runs beside the requests of a worker: one thread that follows the configuration, one that
-empties the journal into the database, one that tells how the worker is, one that deletes expired
-events.
+empties the journal into the database, one that tells how the worker is, one that deletes what has
+expired.
 
 Threads, not tasks: a database that does not answer must not stop the event loop, and daphne has no
 place to start tasks. Several, because a slow flush must not delay a revocation.
@@ -21,14 +21,15 @@ from django.conf import settings
 from django.db import DatabaseError, Error, connection
 from django.utils import timezone
 
+from events_app import retention as events
 from events_app.publishing import install_sink, publish
-from events_app.retention import prune_expired
 from gateway_api.resources import install_journal
 from gateway_site import __version__
 from gateway_site.tracing import Traces, start_tracing
 from keys.ring import ring
 from providers import health, snapshot
 from providers.snapshot import Snapshot
+from sessions_app import retention as sessions
 from tools_app import snapshot as tools
 from usage.heartbeat import Configured, Heartbeat
 from usage.journal import Journal
@@ -86,7 +87,7 @@ class Background:
                 self._thread("configuration", Follower().step, POLL_S),
                 self._thread("recorder", recorder.flush, POLL_S, recorder.stop),
                 self._thread("heartbeat", heartbeat.step, POLL_S, heartbeat.stop),
-                self._thread("retention", prune_expired, PRUNE_EVERY_S),
+                self._thread("retention", _prune, PRUNE_EVERY_S),
                 threading.Thread(target=load_catalogue, name="price-catalogue", daemon=True),
             ]
             for thread in self._threads:
@@ -129,6 +130,11 @@ class Background:
             connection.close()
 
         return threading.Thread(target=run, name=name, daemon=True)
+
+
+def _prune() -> None:
+    events.prune_expired()
+    sessions.prune_expired()
 
 
 def _about() -> dict[str, Any]:

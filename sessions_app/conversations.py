@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from django.db import transaction
+from django.utils import timezone
 
 from sessions_app.history import Earlier, turn_of
 from sessions_app.ids import Unknown, is_id, new_id
@@ -73,8 +74,8 @@ def _find(owner: str, conversation_id: str, *, lock: bool) -> Conversation:
 def set_metadata(owner: str, conversation_id: str, metadata: dict[str, str]) -> Conversation:
     """Raises UnknownConversation."""
     row = find(owner, conversation_id)
-    row.metadata = orjson.dumps(metadata).decode()
-    Conversation.objects.filter(pk=row.pk).update(metadata=row.metadata)
+    row.metadata, row.updated_at = orjson.dumps(metadata).decode(), timezone.now()
+    row.save(update_fields=["metadata", "updated_at"])
     return row
 
 
@@ -164,6 +165,7 @@ def _append(row: Conversation, items: list[Item], *, provider: str = "") -> None
         )
         for item in items
     )
+    Conversation.objects.filter(pk=row.pk).update(updated_at=timezone.now())
 
 
 # --- as a history -------------------------------------------------------------------------------

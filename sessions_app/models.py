@@ -161,6 +161,7 @@ class Conversation(models.Model):
     owner = models.CharField("key", max_length=100)
     conversation_id = models.CharField(max_length=200)
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
+    updated_at = models.DateTimeField(default=timezone.now, db_index=True)
     metadata = models.TextField(default="{}")
 
     objects: models.Manager[Conversation] = models.Manager()

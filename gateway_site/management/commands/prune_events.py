@@ -10,6 +10,7 @@ from django.core.management import BaseCommand
 from django.utils import timezone
 
 from events_app.retention import expiry, prune
+from gateway_site.management.days import days
 from gateway_site.management.one_line_errors import one_line_errors
 
 
@@ -22,7 +23,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--days", type=_days, help="keep events of so many days instead of the setting's"
+            "--days", type=days, help="keep events of so many days instead of the setting's"
         )
 
     def handle(self, *, days: float | None, **_: Any) -> None:
@@ -30,10 +31,3 @@ class Command(BaseCommand):
         with one_line_errors():
             deleted = prune(before)
         self.stdout.write(f"{deleted} events deleted.")
-
-
-def _days(text: str) -> float:
-    days = float(text)
-    if not 0 <= days <= 36_500:
-        raise argparse.ArgumentTypeError("give a number of days, 0 or more")
-    return days
