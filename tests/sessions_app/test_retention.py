@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
 
 from sessions_app import conversations, retention, sessions, transcripts, turns
 from sessions_app.models import Conversation, ConversationItem, Session, SessionMessage
@@ -44,7 +43,7 @@ def test_sessions_go_with_all_that_was_said_when_nobody_has_gone_on_with_them() 
 
 
 def test_large_sessions_go_a_few_in_each_transaction(
-    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retention, "ROWS", 5)
     monkeypatch.setattr(retention, "PAUSE_S", 0)
