@@ -18,9 +18,11 @@ from providers.breaker import CLOSED, Bucket, Limits, Standing, State, Window
 from providers.breaker_rows import CircuitBreaker
 from providers.breakers import Key, StoreAway, Told
 from providers.database import in_database
+from providers.models import Deployment
 
 MAX_ROWS = 1000
-"""Callers may name any model of a provider that fails; beyond so many a worker has its own."""
+"""Callers may name any model of a provider that fails; beyond so many only what is configured is
+shared, and of the rest each worker has its own."""
 RECENT = timedelta(seconds=10)
 KEPT = timedelta(days=1)
 
@@ -122,13 +124,17 @@ def _locked(key: Key) -> tuple[Any, datetime]:
     if row is not None:
         return row, row.now
     CircuitBreaker.objects.filter(state=State.CLOSED, changed_at__lt=Now() - KEPT).delete()
-    if CircuitBreaker.objects.count() >= MAX_ROWS:
+    if CircuitBreaker.objects.count() >= MAX_ROWS and not _is_configured(provider, model):
         return None, datetime.now(UTC)
     CircuitBreaker.objects.bulk_create(
         [CircuitBreaker(provider=provider, model=model, state=State.CLOSED)], ignore_conflicts=True
     )
     row = rows.select_for_update().annotate(now=Now()).get()
     return row, row.now
+
+
+def _is_configured(provider: str, model: str) -> bool:
+    return Deployment.objects.filter(provider__name=provider, model=model).exists()
 
 
 def _alone(limits: Limits) -> Standing:

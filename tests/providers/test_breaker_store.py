@@ -14,6 +14,7 @@ from providers.breaker_rows import CircuitBreaker
 from providers.breaker_store import DatabaseStore, all_breakers
 from providers.breakers import Told
 from providers.database import in_database
+from providers.models import Deployment, Provider
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = ("openai", "gpt-4o-mini")
@@ -24,6 +25,11 @@ store = DatabaseStore()
 async def tell(failures: int, *, calls: int | None = None, opens: bool = False) -> Told:
     made = failures if calls is None else calls
     return await store.tell(KEY, LIMITS, [Bucket(time.time(), made, failures)], opens=opens)
+
+
+def configure(model: str) -> None:
+    openai, _ = Provider.objects.get_or_create(name="openai", defaults={"kind": "openai"})
+    Deployment.objects.create(provider=openai, model=model)
 
 
 async def opened() -> None:
@@ -112,6 +118,9 @@ async def test_names_that_callers_invent_do_not_fill_the_table(
         told = await store.tell(("openai", f"m{number}"), LIMITS, [], opens=True)
         assert told.standing.state is State.OPEN
     assert await in_database(CircuitBreaker.objects.count) == 3
+    await in_database(configure, "mine")
+    await store.tell(("openai", "mine"), LIMITS, [], opens=True)
+    assert ("openai", "mine") in await store.changed()
 
 
 async def test_what_opened_it_stays_to_be_seen_while_it_is_open() -> None:
