@@ -1,4 +1,4 @@
-"""One span for each request, sent by OTLP where a collector is named (the extra `otel`).
+"""One span for each request, sent by OTLP where a collector is named.
 
 Made of the journal's lines in the recorder's thread, with the times they tell: a request waits for
 nothing, and a collector that is away costs the spans that its queue has no room for. Names are
@@ -49,19 +49,15 @@ _OPERATIONS = {
 
 
 def start_tracing() -> Traces | None:
-    """What makes spans in this process; None where none are wanted, or the extra is missing."""
+    """What makes spans in this process; None where none are wanted."""
     if not settings.TRACES_ENDPOINT:
         return None
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError:
-        logger.error(
-            "No traces are sent: install the extra, `pip install 'abstractcore-server[otel]'`."
-        )
-        return None
+    # Loaded here: most gateways send none, and it would be 15 MB of each worker.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     about = {"service.name": "abstractcore-server", "service.version": __version__}
     provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
     exporter = OTLPSpanExporter(endpoint=settings.TRACES_ENDPOINT, timeout=5)

@@ -14,7 +14,7 @@ compile() {  # compile TARGET SOURCE... [uv options]
 }
 
 compile runtime pyproject.toml "$@"
-compile dev pyproject.toml --extra otel --group dev --constraint requirements/runtime.txt --overrides requirements/overrides.in "$@"
+compile dev pyproject.toml --group dev --constraint requirements/runtime.txt --overrides requirements/overrides.in "$@"
 compile bench --group bench --constraint requirements/runtime.txt "$@"
 compile build --group build --constraint requirements/dev.txt "$@"
 

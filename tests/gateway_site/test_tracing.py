@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import threading
 import time
 from collections.abc import Iterator
@@ -161,20 +160,6 @@ def test_lines_without_an_end_are_not_kept(settings: Any) -> None:
     traces.tell([opened(), opened()])
     assert not traces._failed
     traces.stop()
-
-
-def test_a_missing_extra_is_said_once(settings: Any, caplog: Any, monkeypatch: Any) -> None:
-    settings.TRACES_ENDPOINT = "http://127.0.0.1:9/v1/traces"
-    known = builtins.__import__
-
-    def missing(name: str, *rest: Any, **named: Any) -> Any:
-        if name.startswith("opentelemetry"):
-            raise ImportError(name)
-        return known(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    assert start_tracing() is None
-    assert "abstractcore-server[otel]" in caplog.text
 
 
 def test_nothing_is_traced_where_no_collector_is_named(settings: Any) -> None:
