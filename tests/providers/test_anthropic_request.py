@@ -37,6 +37,7 @@ WEATHER = {
     },
 }
 NOW = {"type": "function", "function": {"name": "now"}}
+UNTYPED = {"function": {"name": "now"}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": False}
 
 
@@ -467,6 +468,11 @@ def test_ids_of_other_providers_are_respelled_on_both_sides() -> None:
     assert body["messages"][2]["content"][0]["tool_use_id"] == "functions_now_0"
 
 
+def test_a_tool_without_a_type_is_a_function() -> None:
+    """Mistral's clients leave it out; it was a 500."""
+    assert sent(tools=[UNTYPED])[0]["tools"] == sent(tools=[NOW])[0]["tools"]
+
+
 def test_custom_tool_calls_are_refused() -> None:
     custom = {"id": "a", "type": "custom", "custom": {"name": "x", "input": "y"}}
     assert refused(HELLO, calling(custom), result("a")) == "messages[1].tool_calls[0].type"
@@ -749,7 +755,8 @@ MESSAGES = st.fixed_dictionaries(
 FIELDS = st.fixed_dictionaries(
     {"messages": st.lists(MESSAGES, min_size=1, max_size=5)},
     optional={
-        "tools": st.lists(st.sampled_from([NOW, WEATHER, {"type": "custom"}]), max_size=2) | ODD,
+        "tools": st.lists(st.sampled_from([NOW, WEATHER, UNTYPED, {"type": "custom"}]), max_size=2)
+        | ODD,
         **dict.fromkeys(
             ["tool_choice", "thinking", "reasoning_effort", "response_format", "stop", "n"], ODD
         ),
