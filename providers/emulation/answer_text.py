@@ -17,6 +17,8 @@ class Found(NamedTuple):
     value: Any
     text: str
     """The very characters the value was read from."""
+    start: int = 0
+    """Where they stood."""
 
 
 class NoAnswer(Exception):
@@ -33,12 +35,26 @@ def find_value(text: str, *, opening: str = "{") -> Found:
         return Found(_read(whole), whole)
     except (ValueError, RecursionError) as error:
         reason = _told(error)
-    found = _embedded(whole.rpartition("</think>")[2], opening)
+    found = _embedded(_without_thoughts(whole, opening), opening)
     if not found:
         raise NoAnswer(f"the answer is not JSON: {reason}")
     if any(other.value != found[0].value for other in found[1:]):
         raise NoAnswer("the answer holds several JSON values, and it is not clear which is meant")
     return found[0]
+
+
+_THOUGHTS_END = "</think>"
+
+
+def _without_thoughts(text: str, opening: str) -> str:
+    """What follows the last end of thoughts that is no part of a value's own text."""
+    at = text.rfind(_THOUGHTS_END)
+    if at < 0:
+        return text
+    values = _embedded(text, opening)
+    while any(each.start < at < each.start + len(each.text) for each in values):
+        at = text.rfind(_THOUGHTS_END, 0, at)
+    return text if at < 0 else text[at + len(_THOUGHTS_END) :]
 
 
 def _embedded(text: str, opening: str) -> list[Found]:
@@ -51,7 +67,7 @@ def _embedded(text: str, opening: str) -> list[Found]:
             break
         try:
             value, end = _decoder.raw_decode(text, at)
-            found.append(Found(value, text[at:end]))
+            found.append(Found(value, text[at:end], at))
         except (ValueError, RecursionError):
             end = _behind(text, at, opening)
         at = text.find(opening, end)

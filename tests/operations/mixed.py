@@ -37,7 +37,7 @@ OTHER = "gw-test-other-0123456789abcdef0123456789ab"
 SESSIONS = 12
 _CHATS = ("whole", "stream", "fails", "retried", "rejected", "cut", "slow", "silent", "cached")
 KINDS = (
-    *(("chat", mode) for mode in (*_CHATS, "unpriced", "falls", "tools", "toolstream")),
+    *(("chat", mode) for mode in (*_CHATS, "unpriced", "falls", "tools", "toolstream", "late")),
     *(("messages", mode) for mode in ("whole", "stream", "fails", "slow", "translated")),
     *(("ollama", mode) for mode in ("whole", "stream", "cut", "translated")),
     *(("responses", mode) for mode in ("whole", "stream", "fails", "cached")),
@@ -45,6 +45,7 @@ KINDS = (
     ("completions", "whole"),
     *(("session", mode) for mode in ("whole", "stream", "fails", "cut", "slow", "retried")),
     *(("session", mode) for mode in ("tools", "toolstream", "unpriced", "switched", "compact")),
+    ("session", "late"),
 )
 """What is asked, one after the other."""
 STREAMED = frozenset({"stream", "cut", "slow", "toolstream"})
@@ -214,6 +215,8 @@ class Moody:
         elif body.get("stream"):
             await self._stream(mode, mark, dialect, peer)
         else:
+            if mode == "late":  # so that a kill finds some that wait
+                await asyncio.sleep(0.5)
             whole = dialect.whole(used := self._uses(mark, asked.path))
             if mode == "silent":
                 del whole["usage"]

@@ -31,7 +31,7 @@ from tests.operations.mixed import ADMIN, Moody, begin_sessions, send, send_mixe
 from tests.operations.stage import a_worker, kill_a_worker, two_workers, wait_for_rest
 from tests.upstream import scripted_upstream
 
-REQUESTS = 280
+REQUESTS = 301
 
 
 class Busy(NamedTuple):

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chat.errors import InvalidRequest
@@ -409,6 +409,8 @@ PROSE = st.text(alphabet=st.characters(exclude_characters='{}[]"<'))
 
 
 @settings(max_examples=30, deadline=None)
+@example(value={"</think>": {}, "": {"a": None}}, before="", after="0")
+@example(value={"a": "</think>"}, before="<think>or {}</think>", after=" that is {")
 @given(value=st.dictionaries(st.text(), JSON), before=PROSE, after=PROSE)
 def test_an_object_in_prose_is_always_found(value: dict[str, Any], before: str, after: str) -> None:
     text = json.dumps(value)
