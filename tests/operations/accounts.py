@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -165,11 +166,15 @@ class Reader:
         self._gateway = gateway
         self._last = 0
         self._over = threading.Event()
+        self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._over.set()
+        if self._socket is not None:
+            with suppress(OSError):  # it was cut off
+                self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(40)
 
     def _run(self) -> None:
@@ -182,6 +187,7 @@ class Reader:
         connection = http.client.HTTPConnection("127.0.0.1", self._gateway.port, timeout=20)
         headers = {"authorization": f"Bearer {ADMIN}", "last-event-id": str(self._last)}
         connection.request("GET", "/v1/events/stream", headers=headers)
+        self._socket = connection.sock
         answer = connection.getresponse()
         if answer.status != 200:
             return

