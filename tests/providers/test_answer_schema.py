@@ -32,8 +32,8 @@ def refused(schema: dict[str, Any]) -> InvalidRequest:
 # --- verdicts -----------------------------------------------------------------------------------
 
 MOST_S = 20
-"""For what would take minutes without a bound. In the suite's large process a step of 0.2 s has taken
-1.2 (2026-11-25)."""
+"""For what would take minutes without a bound. In the large process of the suite a step of 0.2 s
+has taken 1.2 (2026-11-25)."""
 TREE: dict[str, Any] = {
     "$defs": {
         "node": {
