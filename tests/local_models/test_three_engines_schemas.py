@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from typing import Any
 
 import jsonschema
@@ -31,12 +30,10 @@ from tests.local_models.local import (
 
 pytestmark = pytest.mark.once
 
-MORE = int(os.environ.get("MORE_TRIES", "1"))
-TRIES = {"llama": 20 * MORE, "transformers": 8 * MORE, "mlx": 4 * MORE}
-CALLS = {"llama": 20 * MORE, "transformers": 4 * MORE, "mlx": MORE}
+TRIES = {"llama": 50, "transformers": 20, "mlx": 8}
+CALLS = {"llama": 50, "transformers": 10, "mlx": 1}
 """Our own engines share what holds them to a schema. On a CPU a token of MLX takes 0.15 s, and one
-of llama.cpp 0.007: 50 of llama.cpp's answers and 20 of the others' were right (2026-11-25), and are
-again with MORE_TRIES=5."""
+of llama.cpp 0.007: 20 of each were right with MLX too (2026-11-25)."""
 ON_ONE_LINE = [{"role": "user", "content": "Say a place in JSON, on one line."}]
 WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
 SMALL: dict[str, Any] = {

@@ -31,9 +31,6 @@ def refused(schema: dict[str, Any]) -> InvalidRequest:
 
 # --- verdicts -----------------------------------------------------------------------------------
 
-MOST_S = 20
-"""For what would take minutes without a bound. In the large process of the suite a step of 0.2 s
-has taken 1.2 (2026-11-25)."""
 TREE: dict[str, Any] = {
     "$defs": {
         "node": {
@@ -189,9 +186,9 @@ def nested(levels: int) -> dict[str, Any]:
     ],
 )
 def test_a_schema_without_an_end_is_refused_at_once(schema: dict[str, Any]) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     assert refused(schema).code == "invalid_schema"
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -214,19 +211,19 @@ def test_a_schema_without_an_end_is_refused_at_once(schema: dict[str, Any]) -> N
 )
 def test_a_validation_without_an_end_is_broken_off(schema: dict[str, Any], value: Any) -> None:
     judge = AnswerSchema(schema, param="s")
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     with pytest.raises(InvalidRequest, match="too many steps"):
         judge.problems(value)
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 3
 
 
 def test_objects_are_found_unique_in_linear_time() -> None:
     schema = AnswerSchema({"uniqueItems": True}, param="s")
     objects = [{"a": n, "b": ["x"] * 10} for n in range(20_000)]
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     assert schema.problems(objects) == []
     assert len(schema.problems([*objects, {"b": ["x"] * 10, "a": 7.0}])) == 1
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 10
 
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -243,18 +240,18 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 )
 def test_no_part_of_a_schema_has_python_look_for_its_pattern(schema: dict[str, Any]) -> None:
     """A part that names its dialect was judged by the package's own, with Python's expressions."""
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     (problem,) = AnswerSchema(schema, param="s").problems({"a": "a" * 27 + "b"})
     assert "does not match" in problem.message
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 2
 
 
 def test_names_within_a_schema_are_looked_for_once() -> None:
     """Each reference walked through the whole schema: 300 held a worker for 6 s."""
     named = {f"n{at}": {"$anchor": f"a{at}", "minimum": 0} for at in range(1500)}
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     AnswerSchema({"$defs": named, "anyOf": [{"$ref": "#a1499"}] * 1500}, param="s")
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -279,10 +276,10 @@ def test_names_within_a_schema_are_looked_for_once() -> None:
     ],
 )
 def test_what_a_reference_leads_to_has_to_be_a_schema(schema: dict[str, Any], param: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     error = refused(schema)
     assert (error.http_status, error.code, error.param) == (400, "invalid_schema", param)
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 5
 
 
 def test_a_schema_may_stand_where_only_references_reach_it() -> None:
@@ -327,10 +324,10 @@ def test_a_large_honest_answer_is_not_broken_off() -> None:
 
 
 def test_an_expression_takes_linear_time() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     assert not matches("^(a+)+$", "a" * 50_000 + "!")
     assert not fits({"patternProperties": {"^(a+)+$": False}}, {"a" * 5000: 1})
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize(
@@ -398,10 +395,10 @@ def test_the_answer_is_found_to_the_letter(text: str, found: str) -> None:
     ids=lambda text: text[:20],
 )
 def test_what_is_no_one_value_is_not_guessed(text: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # whatever else the machine does
     with pytest.raises(NoAnswer):
         find_value(text)
-    assert time.perf_counter() - started < MOST_S
+    assert time.thread_time() - started < 1
 
 
 JSON = st.recursive(

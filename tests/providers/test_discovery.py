@@ -169,7 +169,7 @@ async def test_a_silent_provider_is_waited_for_no_longer_than_its_time(
         both = Snapshot(1, {"quick": quick, "slow": slow}, {}, {})
         started = time.monotonic()
         found = await discovery.list_all(both, client)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 1
     assert (found["quick"].error, found["slow"].error_kind) == (None, "timeout")
     assert list(found["quick"].models) == BOTH
 
